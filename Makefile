@@ -1,0 +1,35 @@
+# Everything happens in a virtual environment of the project's own; nothing needs root.
+PYTHON ?= python3.11
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: book test lint serve accept clean
+
+book: $(READY)
+	$(BIN)/python -m kempe_nb run
+	$(BIN)/python -m kempe_nb site
+
+test: book lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+serve: book
+	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+accept: $(READY)
+	$(BIN)/python -m kempe_nb accept
+
+clean:
+	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# torch first and alone: with it in place no other package can pull in a second build of it.
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(PIP_ARGS) $$(grep '^torch==' requirements.txt)
+	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

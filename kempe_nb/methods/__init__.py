@@ -1,0 +1,1 @@
+"""Algorithms that two chapters share, or that are too long for a page."""

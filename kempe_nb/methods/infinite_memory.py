@@ -1,0 +1,207 @@
+"""A learner with infinite memory on a Zipf law: exact test errors and their scaling laws.
+
+The setting of *A Tale of Tails* (Dohmatob et al., ICML 2024, arXiv 2402.07043), after Hutter's
+learning-curve theory (2021): tokens i = 1, 2, ... with probabilities p_i = A i^-beta, each with one
+right answer, and a learner that knows exactly the tokens of its training set. Trained on T
+independent draws from q and tested on p, its expected error is sum_i p_i (1 - q_i)^T.
+
+All functions work in float64, take scalars or arrays for the sizes, and never truncate the Zipf
+law: the ranks beyond the explicit sum enter by an incomplete gamma function.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+#: Ranks that enter one by one; the sum over those beyond is an integral (see `clean_error`).
+EXPLICIT_RANKS = 20_000
+#: Sizes of samples up to here are exact in float64.
+LARGEST_SIZE = 2**53
+
+
+def zipf_constant(beta: float) -> float:
+    """Return A = 1/zeta(beta), the probability of the most frequent token.
+
+    Raises
+    ------
+    ValueError
+        Unless beta is a finite number above 1; at 1 and below the law has no finite mass.
+    """
+    return float(1 / special.zeta(_checked_beta(beta)))
+
+
+def zipf_probabilities(beta: float, ranks: int) -> np.ndarray:
+    """Return p_1, ..., p_ranks of the infinite Zipf law, float64 [ranks]; their sum is below 1."""
+    ranks = _checked_rank(ranks, "ranks")
+    return zipf_constant(beta) * np.arange(1, ranks + 1, dtype=np.float64) ** -beta
+
+
+def tail_mass(beta: float, rank: ArrayLike) -> np.ndarray:
+    """Return the mass of all tokens behind `rank`, sum over i > rank of p_i, exactly."""
+    return zipf_constant(beta) * special.zeta(beta, np.asarray(rank, dtype=np.float64) + 1)
+
+
+def scaling_exponent(beta: float) -> float:
+    """Return c = 1 - 1/beta, the exponent of the clean law."""
+    return 1 - 1 / _checked_beta(beta)
+
+
+def clean_constant(beta: float) -> float:
+    """Return C = A^(1/beta) Gamma(1 - 1/beta) / beta, the sharp constant of the clean law."""
+    c = scaling_exponent(beta)
+    return zipf_constant(beta) ** (1 - c) * special.gamma(c) / beta
+
+
+def clean_law(samples: ArrayLike, beta: float) -> np.ndarray:
+    """Return C T^-c, the error of a learner trained on T true samples as T grows."""
+    return clean_constant(beta) * _checked_sizes(samples, "samples") ** -scaling_exponent(beta)
+
+
+def clean_error(samples: ArrayLike, beta: float) -> np.ndarray:
+    """Return the exact expected error after T draws from the Zipf law itself.
+
+    The first `EXPLICIT_RANKS` terms of sum_i p_i (1 - p_i)^T are summed. Behind them
+    (1 - p)^T = e^(-T p) to better than 1e-9 wherever the term counts, and the midpoint rule turns
+    the sum into an incomplete gamma function: A^(1/beta) T^-c gamma(c, T A N^-beta) / beta with
+    N = EXPLICIT_RANKS + 1/2.
+    """
+    sizes = _checked_sizes(samples, "samples")
+    head = _missed_mass(zipf_probabilities(beta, EXPLICIT_RANKS), None, sizes)
+    c, amplitude = scaling_exponent(beta), zipf_constant(beta)
+    edge = sizes * amplitude * (EXPLICIT_RANKS + 0.5) ** -beta
+    return head + clean_constant(beta) * sizes**-c * special.gammainc(c, edge)
+
+
+def cut_error(samples: ArrayLike, beta: float, cut: int) -> np.ndarray:
+    """Return the exact expected error after T draws from the Zipf law cut behind rank `cut`.
+
+    The training law is q_i = p_i / (p_1 + ... + p_cut) for i <= cut and zero behind; the test law
+    is the full one.
+    """
+    p = zipf_probabilities(beta, _checked_rank(cut, "cut"))
+    sizes = _checked_sizes(samples, "samples")
+    return _missed_mass(p, p / p.sum(), sizes) + tail_mass(beta, cut)
+
+
+def cut_floor(beta: float, cut: ArrayLike) -> np.ndarray:
+    """Return B = A k^-(beta-1) / (beta-1), the sharp form of the error that no data removes."""
+    return zipf_constant(beta) * _checked_sizes(cut, "cut") ** (1 - beta) / (beta - 1)
+
+
+def cut_crossover(beta: float, cut: ArrayLike) -> np.ndarray:
+    """Return T* = k^beta / A, the sample size at which the rarest kept token is seen about once."""
+    return _checked_sizes(cut, "cut") ** beta / zipf_constant(beta)
+
+
+def survival_multiplier(ratio: ArrayLike, generations: int = 1) -> np.ndarray:
+    """Return h(h(...h(ratio))), `generations` times, with h(s) = 1 - e^-s.
+
+    h is the probability that a Poisson number of offspring with mean s is not zero, so the iterate
+    says how much of a sample is left after so many rounds of resampling. `ratio` may be infinite.
+    """
+    if not isinstance(generations, int | np.integer) or generations < 0:
+        raise ValueError(f"generations is {generations!r}; accepted is a non-negative integer")
+    value = np.asarray(ratio, dtype=np.float64)
+    if np.isnan(value).any() or (value <= 0).any():
+        raise ValueError(f"ratio is {ratio!r}; accepted are positive numbers and infinity")
+    for _ in range(generations):
+        value = -np.expm1(-value)
+    return value
+
+
+def effective_samples(samples: ArrayLike, generator_samples: float, generations: int = 1):
+    """Return T_eff: how many true samples T samples of the last generator are worth.
+
+    T_eff = T_0 h(h(...h(T/T_0))) with h(s) = 1 - e^-s, `generations` times; T may be infinite. It
+    is exact for Poissonised counts and derived in the chapter on model collapse.
+    """
+    size = _checked_sizes(generator_samples, "generator_samples")
+    wanted = np.asarray(samples, dtype=np.float64)
+    finite = _checked_sizes(np.where(np.isinf(wanted) & (wanted > 0), 1, wanted), "samples")
+    ratio = np.where(np.isinf(wanted), np.inf, finite / size)
+    return size * survival_multiplier(ratio, generations)
+
+
+def missed_mass(p: ArrayLike, q: ArrayLike, samples: ArrayLike) -> np.ndarray:
+    """Return sum_i p_i (1 - q_i)^T for two laws on the same finite vocabulary.
+
+    Parameters
+    ----------
+    p, q : array_like [V]
+        The test law and the training law; each sums to 1.
+    samples : array_like
+        T, one or many sizes.
+
+    Raises
+    ------
+    ValueError
+        For laws that are empty, negative, not finite, not normalised or of different lengths, and
+        for sizes that are not in (0, 2**53].
+    """
+    p, q = checked_probabilities(p, "p"), checked_probabilities(q, "q")
+    if len(p) != len(q):
+        raise ValueError(f"p has {len(p)} entries and q has {len(q)}; accepted are equal lengths")
+    return _missed_mass(p, q, _checked_sizes(samples, "samples"))
+
+
+def nucleus_rank(beta: float, mass: float) -> int:
+    """Return the smallest k such that the first k tokens of the infinite Zipf law hold `mass`.
+
+    Raises
+    ------
+    ValueError
+        Unless mass is in (0, 1) and k is at most 2**53.
+    """
+    _checked_beta(beta)
+    if not 0 < mass < 1:
+        raise ValueError(f"mass is {mass!r}; accepted is a number between 0 and 1, both excluded")
+    low, high = 0, 1
+    while 1 - tail_mass(beta, high) < mass:
+        low, high = high, 2 * high
+        if high > LARGEST_SIZE:
+            raise ValueError(f"mass is {mass!r}; at beta={beta} it needs more than 2**53 ranks")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if 1 - tail_mass(beta, middle) < mass else (low, middle)
+    return high
+
+
+def checked_probabilities(p: ArrayLike, name: str) -> np.ndarray:
+    """Return a law as float64 [V], or refuse it with a message that names it and what is wrong."""
+    law = np.asarray(p, dtype=np.float64)
+    if law.ndim != 1 or law.size == 0:
+        raise ValueError(f"{name} has shape {law.shape}; accepted is a non-empty vector")
+    if not np.isfinite(law).all():
+        raise ValueError(f"{name} holds NaN or infinity; accepted are probabilities")
+    if (law < 0).any():
+        raise ValueError(f"{name} holds {law.min():g}; accepted are non-negative probabilities")
+    if abs(law.sum() - 1) > 1e-9:
+        raise ValueError(f"{name} sums to {law.sum():.12g}; accepted is a sum of 1")
+    return law
+
+
+def _missed_mass(p: np.ndarray, q: np.ndarray | None, sizes: np.ndarray) -> np.ndarray:
+    """Return the sum for each size; log1p keeps (1 - q)^T right for the rarest tokens."""
+    with np.errstate(divide="ignore"):
+        log_miss = np.log1p(-(p if q is None else q))
+    flat = [p @ np.exp(size * log_miss) for size in np.ravel(sizes)]
+    return np.reshape(flat, np.shape(sizes))
+
+
+def _checked_beta(beta: float) -> float:
+    if not np.isscalar(beta) or not np.isfinite(beta) or beta <= 1:
+        raise ValueError(f"beta is {beta!r}; accepted is a finite number above 1")
+    return float(beta)
+
+
+def _checked_rank(rank: int, name: str) -> int:
+    if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 0 < rank <= 10**8:
+        raise ValueError(f"{name} is {rank!r}; accepted is an integer from 1 to 10**8")
+    return int(rank)
+
+
+def _checked_sizes(sizes: ArrayLike, name: str) -> np.ndarray:
+    values = np.asarray(sizes, dtype=np.float64)
+    if not ((values > 0) & (values <= LARGEST_SIZE)).all():
+        raise ValueError(f"{name} is {sizes!r}; accepted are positive numbers up to 2**53")
+    return values

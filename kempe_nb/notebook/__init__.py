@@ -1,0 +1,1 @@
+"""What a chapter needs besides mathematics: profile, claims, sliders, figures, data."""

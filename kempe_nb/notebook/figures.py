@@ -1,0 +1,225 @@
+"""One figure style that reads well in the light and the dark theme, and figures with alt texts.
+
+A figure enters the page as inline SVG. Its neutral parts (text, axes, ticks, grid) are written as
+`currentColor`, so they take the colour of the page's own text in either theme, and its letters stay
+text. The data colours are mid-tones with a contrast of at least 3:1 against both backgrounds.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from io import BytesIO
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from IPython.display import display
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
+
+from kempe_nb.notebook import record
+
+#: Data colours, by name. tests/notebook/test_figures.py checks their contrast.
+COLORS = {
+    "blue": "#2f80d1",
+    "orange": "#cf6a12",
+    "green": "#2b9160",
+    "purple": "#a15fd1",
+    "red": "#d9485f",
+    "grey": "#7a828c",
+}
+#: Backgrounds of the two themes of the site.
+BACKGROUNDS = {"light": "#ffffff", "dark": "#14181e"}
+#: A figure heavier than this is drawn with rasterised data inside vector axes.
+MAX_SVG_BYTES = 150_000
+
+# A colour that no data series uses; it is replaced by `currentColor` in the finished SVG.
+_INK = "#010203"
+_FLUID = (
+    'style="width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt" '
+    'aria-hidden="true" focusable="false"'
+)
+
+_STYLE = {
+    "figure.figsize": (5.2, 3.3),
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "axes.unicode_minus": True,
+    "mathtext.default": "regular",
+    "svg.fonttype": "none",
+    # Colour and dash change together, so that no line is told apart by its colour alone.
+    "axes.prop_cycle": cycler(color=list(COLORS.values()))
+    + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))]),
+}
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def use_style() -> None:
+    """Make the book's style the default of every figure drawn from now on."""
+    mpl.rcParams.update(_STYLE)
+
+
+def show(fig: Figure, *, alt: str, caption: str, **values) -> None:
+    """Display a figure with its alternative text and its caption, and close it.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        Drawn in the book's style; without a title inside the axes.
+    alt : str
+        What the figure shows, for a reader who does not see it. Fields in braces are filled from
+        `values` as by `str.format`. Write it as a plain literal: the book then takes a changed text
+        without executing the chapter again.
+    caption : str
+        The visible caption, with fields like `alt`.
+    **values
+        Numbers and words for the fields.
+
+    Raises
+    ------
+    ValueError
+        For an empty `alt` or `caption`, a field without a value, a figure without axes, or a title
+        inside the axes.
+    """
+    texts = fill({"alt": alt, "caption": caption}, values)
+    _refuse_bad_figure(fig)
+    record.count("figures")
+    markup = figure_html(to_svg(fig, salt=texts["alt"]), **texts)
+    plt.close(fig)
+    data = {"text/html": markup, "text/plain": f"Figure: {texts['alt']}"}
+    display(data, raw=True, metadata=text_metadata({"alt": alt, "caption": caption}, [values]))
+
+
+def fill(templates: Mapping[str, str], values: Mapping) -> dict[str, str]:
+    """Fill the fields of the texts of a figure; refuse an empty text or an unknown field."""
+    filled = {}
+    for name, template in templates.items():
+        if not isinstance(template, str) or not template.strip():
+            raise ValueError(f"{name} is {template!r}; every figure needs a text that says it")
+        try:
+            filled[name] = template.format(**values)
+        except (KeyError, IndexError) as error:
+            raise ValueError(
+                f"{name} has the field {error} but the values given are {sorted(values)}"
+            ) from None
+    return filled
+
+
+def text_metadata(templates: Mapping[str, str], frames: list[Mapping]) -> dict:
+    """Return the output metadata from which a changed text can be filled in again."""
+    plain = [{key: _plain(value) for key, value in frame.items()} for frame in frames]
+    return {"kempe_nb": {"templates": dict(templates), "frames": plain}}
+
+
+def figure_html(svg: str, *, alt: str, caption: str) -> str:
+    """Return the markup of one figure: the picture with its description, and the caption."""
+    return (
+        '<figure class="kempe-figure" style="max-width:40rem;margin:1rem 0">'
+        f'<div role="img" aria-label="{html.escape(alt)}">{svg}</div>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def to_svg(fig: Figure, salt: str) -> str:
+    """Return the figure as compact inline SVG whose neutral parts follow the page's text colour.
+
+    `salt` makes the identities inside the SVG its own, so that many figures share a page. Data of a
+    figure above `MAX_SVG_BYTES` is rasterised at 150 dots per inch; its axes and text stay vector.
+    """
+    _plain_log_ticks(fig)
+    svg = _render(fig, salt)
+    if len(svg) > MAX_SVG_BYTES:
+        for axes in fig.axes:
+            for artist in (*axes.collections, *axes.lines, *axes.images, *axes.patches):
+                artist.set_rasterized(True)
+        svg = _render(fig, salt)
+    return svg
+
+
+def _render(fig: Figure, salt: str) -> str:
+    buffer = BytesIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        fig.savefig(buffer, format="svg", metadata=metadata, dpi=150)
+    return _compact(buffer.getvalue().decode())
+
+
+def _compact(svg: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = svg.replace(_INK, "currentColor")
+    # The letters take the page's own font: the family names matplotlib writes are not on the site.
+    svg = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", r"font-size: \2", svg)
+    svg = re.sub(r"font-family:[^;\"]*;?", "", svg)
+    # A style element would apply to the whole page, and an identity nobody refers to may repeat.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
+    # Two decimals of a point are finer than any screen.
+    svg = re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0]), svg)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {_FLUID}", svg, count=1)
+    return re.sub(r"\s*\n\s*", " ", svg).strip()
+
+
+def _rounded(tag: str) -> str:
+    """Round the coordinates inside one tag; the text between tags holds the numbers of the axes."""
+    return re.sub(r"(?<![\w#])-?\d+\.\d{3,}(?=[^\w%])", lambda m: f"{float(m[0]):.2f}", tag)
+
+
+def _plain_log_ticks(fig: Figure) -> None:
+    """Label decades as 10⁻³ in plain letters; mathtext in SVG needs a font that readers lack."""
+    for axes in fig.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_formatter(FuncFormatter(power_of_ten))
+                # Minor ticks between decades weigh more than the data of a curve.
+                axis.set_minor_locator(NullLocator())
+
+
+def power_of_ten(value: float, _position=None) -> str:
+    """Return a decade as 1, 10 or 10ⁿ, and other numbers in short decimal form."""
+    if value <= 0:
+        return f"{value:g}"
+    exponent = np.log10(value)
+    if abs(exponent - round(exponent)) > 1e-9:
+        return f"{value:g}"
+    exponent = round(exponent)
+    return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(_SUPERSCRIPT))
+
+
+def _refuse_bad_figure(fig: Figure) -> None:
+    if not isinstance(fig, Figure):
+        raise ValueError(f"fig is a {type(fig).__name__}; accepted is a matplotlib Figure")
+    if not fig.axes:
+        raise ValueError("fig has no axes: nothing would be shown")
+    if any(axes.get_title() for axes in fig.axes):
+        raise ValueError("fig has a title inside its axes; put it into caption")
+
+
+def _plain(value):
+    """Return a NumPy scalar as a Python number, so that it fits into the notebook's JSON."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,1 @@
+"""Notebooks in, book out: execution, cache, staging and the small Sphinx extension."""

@@ -1,0 +1,34 @@
+"""Keep the text of the claim cells in the source notebooks, where nbval compares it."""
+
+import nbformat
+
+from kempe_nb.publish.execute import Task, is_fresh
+from kempe_nb.publish.fingerprint import code_cells
+from kempe_nb.publish.project import UsageError, read_notebook, write_atomically
+
+#: nbstripout leaves the outputs of the first, nbval compares those of the second.
+CLAIM_TAGS = ("keep_output", "nbval-check-output")
+
+
+def accept(task: Task) -> int:
+    """Write the outputs of a fresh executed copy into the claim cells of its source.
+
+    All other cells are emptied. Returns the number of claim cells.
+    """
+    if not is_fresh(task):
+        raise UsageError(f"{task.name} has no up-to-date executed copy; run it first")
+    source, executed = read_notebook(task.source), read_notebook(task.copy)
+    kept = 0
+    for cell, ran in zip(code_cells(source), code_cells(executed), strict=True):
+        claim = is_claim_cell(cell)
+        cell.outputs = ran.outputs if claim else []
+        # A constant count: nbval skips a cell without one, and a true one would change all over.
+        cell.execution_count = 1 if claim else None
+        kept += claim
+    write_atomically(task.source, (nbformat.writes(source) + "\n").encode())
+    return kept
+
+
+def is_claim_cell(cell: nbformat.NotebookNode) -> bool:
+    """Tell whether the output of a cell is kept and compared."""
+    return all(tag in cell.metadata.get("tags", []) for tag in CLAIM_TAGS)

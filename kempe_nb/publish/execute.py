@@ -1,0 +1,311 @@
+"""Execute chapters with papermill: what is out of date, nothing else, and never half.
+
+An executed copy is a notebook and a JSON of facts beside it. Both are made in a working folder and
+moved to their place only when the whole chapter ran and passed `gate`; the JSON moves last and
+holds the hash of the notebook, so a pair that a crash tore apart counts as not executed.
+"""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from kempe_nb.notebook import record
+from kempe_nb.publish.fingerprint import (
+    code_cells,
+    fingerprint,
+    modules_are_unchanged,
+    versions,
+)
+from kempe_nb.publish.project import (
+    Project,
+    UsageError,
+    checked_parameters,
+    environment,
+    read_notebook,
+    write_atomically,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One chapter to execute with one set of parameters."""
+
+    name: str
+    source: Path
+    parameters: Mapping[str, object]
+    folder: Path
+
+    @property
+    def stem(self) -> str:
+        """File name of the executed copy; parameters other than the defaults are part of it."""
+        extra = [f"{k}={v}" for k, v in sorted(self.parameters.items()) if k != "profile"]
+        return "@".join([self.name, *extra])
+
+    @property
+    def copy(self) -> Path:
+        """The executed notebook."""
+        return self.folder / f"{self.stem}.ipynb"
+
+    @property
+    def facts(self) -> Path:
+        """The JSON of facts beside it."""
+        return self.folder / f"{self.stem}.json"
+
+    @property
+    def partial(self) -> Path:
+        """The notebook of a failed run, kept for reading."""
+        return self.folder / f"{self.stem}.failed.ipynb"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: its one line for the reader, and whether it went well."""
+
+    good: bool
+    line: str
+
+
+def plan(
+    project: Project, names: list[str], profile: str, parameters: Mapping[str, str]
+) -> list[Task]:
+    """Return the tasks of a command; refuse anything unknown before a notebook starts."""
+    folder = project.executed(profile)
+    selected = project.select(names)
+    if not selected:
+        raise UsageError(f"no chapter in {project.book / 'chapters'}")
+    return [
+        Task(name, path, checked_parameters(path, profile, parameters), folder)
+        for name, path in selected.items()
+    ]
+
+
+def run(tasks: list[Task], *, jobs: int = 1, force: bool = False, progress: bool = True) -> bool:
+    """Execute the tasks that are out of date, print a line for each, and tell whether all is well.
+
+    On a GPU chapters run one at a time, whatever `jobs` says.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs is {jobs}; accepted is a positive integer")
+    for folder in {task.folder for task in tasks}:
+        _clear_leftovers(folder)
+    if any(task.parameters["profile"] == "gpu" for task in tasks):
+        jobs = 1
+    stale = [task for task in tasks if force or not is_fresh(task)]
+    for task in tasks:
+        if task not in stale:
+            print(f"{task.stem}: up to date, not executed")
+    good = True
+    for outcome in _outcomes(stale, min(jobs, max(len(stale), 1)), progress):
+        print(outcome.line, flush=True)
+        good &= outcome.good
+    return good
+
+
+def is_fresh(task: Task) -> bool:
+    """Tell whether the executed copy is what executing the chapter now would give."""
+    facts = read_facts(task.facts)
+    if facts is None or not task.copy.is_file():
+        return False
+    return (
+        facts["notebook_sha256"] == _sha256(task.copy.read_bytes())
+        and facts["fingerprint"] == fingerprint(read_notebook(task.source), task.parameters)
+        and modules_are_unchanged(facts["modules"])
+    )
+
+
+def read_facts(path: Path) -> dict | None:
+    """Return the facts of an executed copy, or None where there are none that can be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def gate(notebook: nbformat.NotebookNode, facts: Mapping | None) -> None:
+    """Refuse a run that finished but did not do what a chapter has to.
+
+    Raises
+    ------
+    ValueError
+        When a code cell did not run, when a picture has no alt text because it bypassed
+        `figures.show`, or when the chapter recorded no claim.
+    """
+    for cell in code_cells(notebook):
+        if cell.source.strip() and cell.execution_count is None:
+            raise ValueError(f"the cell '{first_line(cell)}' was not executed")
+        for output in cell.outputs:
+            if any(kind.startswith("image/") for kind in output.get("data", {})):
+                raise ValueError(
+                    f"the cell '{first_line(cell)}' shows a picture without alt text; "
+                    "use figures.show(fig, alt=..., caption=...)"
+                )
+    if facts is None:
+        raise ValueError("the chapter wrote no record: its last cell has to call claims.close()")
+    if not facts["claims"]:
+        raise ValueError("the chapter checked no claim")
+
+
+def first_line(cell: nbformat.NotebookNode) -> str:
+    """Return the first line of code of a cell, to name it by."""
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+def _outcomes(tasks: list[Task], jobs: int, progress: bool):
+    if jobs == 1:
+        for task in tasks:
+            yield execute(task, progress=progress)
+        return
+    # Each chapter's record is named by an environment variable, so each needs its own process.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = [
+            pool.submit(execute, task, progress=progress, position=number)
+            for number, task in enumerate(tasks)
+        ]
+        for future in futures:
+            yield future.result()
+
+
+def execute(task: Task, *, progress: bool = True, position: int = 0) -> Outcome:
+    """Execute one chapter; the last good copy is replaced only by a good one."""
+    try:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=task.folder, prefix=f".run-{os.getpid()}-") as folder:
+            return _execute_in(Path(folder), task, progress, position)
+    except OSError as error:
+        return Outcome(False, f"{task.stem}: FAILED, {error}; the last good copy is kept")
+
+
+def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outcome:
+    output, facts_file = folder / "notebook.ipynb", folder / "facts.json"
+    # Taken before the run: what is edited meanwhile counts as a change.
+    expected = fingerprint(read_notebook(task.source), task.parameters)
+    started = time.perf_counter()
+    try:
+        # VARIABLE tells the notebook that it is published, and where its facts go.
+        with environment(**{record.VARIABLE: str(facts_file)}):
+            notebook = papermill.execute_notebook(
+                str(task.source),
+                str(output),
+                parameters=dict(task.parameters),
+                kernel_name="python3",
+                cwd=str(task.source.parent),
+                progress_bar={"desc": task.stem, "position": position} if progress else False,
+                log_output=False,
+            )
+    except (PapermillExecutionError, DeadKernelError) as error:
+        line = _failure(task, error, output)
+        _keep_partial(output, task)
+        return Outcome(False, line)
+    facts = read_facts(facts_file)
+    try:
+        gate(notebook, facts)
+    except ValueError as error:
+        _keep_partial(output, task)
+        return Outcome(False, f"{task.stem}: FAILED, {error}")
+    facts = facts | _facts_of_run(task, notebook, time.perf_counter() - started)
+    facts["fingerprint"] = expected
+    content = nbformat.writes(notebook).encode()
+    facts["notebook_sha256"] = _sha256(content)
+    write_atomically(task.copy, content)
+    write_atomically(task.facts, json.dumps(facts, indent=1).encode())
+    task.partial.unlink(missing_ok=True)
+    return Outcome(True, _summary(task, facts))
+
+
+def _facts_of_run(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> dict:
+    cells = code_cells(notebook)
+    return {
+        "chapter": task.name,
+        "profile": task.parameters["profile"],
+        "parameters": dict(task.parameters),
+        "seconds": round(seconds, 1),
+        "cell_seconds": [c.metadata.get("papermill", {}).get("duration") for c in cells],
+        "cells_executed": sum(cell.execution_count is not None for cell in cells),
+        "cores": os.cpu_count(),
+        "versions": versions(),
+        "commit": commit(task.source.parent),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def commit(folder: Path) -> str:
+    """Return the short commit of the checkout, marked where files differ from it."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    return "unknown"
+
+
+def _summary(task: Task, facts: Mapping) -> str:
+    claims = facts["claims"]
+    held = sum(claim["verdict"] == "holds" for claim in claims)
+    return (
+        f"{task.stem}: {facts['seconds']:.0f} s, peak {facts['peak_mib']:.0f} MiB, "
+        f"{facts.get('device', 'unknown device')}, {held} of {len(claims)} claims hold, "
+        f"{len(claims) - held} as expected do not"
+    )
+
+
+def _failure(task: Task, error: Exception, output: Path) -> str:
+    where = f"read {task.partial}; the last good copy is kept"
+    if isinstance(error, DeadKernelError):
+        return f"{task.stem}: FAILED, the kernel died in {_running_cell(output)}; {where}"
+    cell = f"code cell {error.exec_count} '{error.source.strip().splitlines()[0]}'"
+    return f"{task.stem}: FAILED in {cell}: {error.ename}: {error.evalue}\n  {where}"
+
+
+def _running_cell(output: Path) -> str:
+    with contextlib.suppress(UsageError, OSError):
+        for cell in read_notebook(output).cells:
+            if cell.metadata.get("papermill", {}).get("status") == "running":
+                return f"'{first_line(cell)}'"
+    return "an unknown cell"
+
+
+def _keep_partial(output: Path, task: Task) -> None:
+    if output.is_file():
+        os.replace(output, task.partial)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove the working folders of executors that were killed, and of no other one."""
+    for leftover in folder.glob(".run-*"):
+        if not _is_alive(int(leftover.name.split("-")[1])):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,230 @@
+"""The Sphinx extension of the book: claims in prose, their tables, and what a run measured.
+
+`{claim}` renders the verdict and the value of an executed claim; `{claims}` the table of a chapter;
+`{measured}` the line of cost at the top of a chapter; `{status}` the table of all runs. All of them
+read the facts that the executor wrote, so nothing here is typed by hand.
+"""
+
+import json
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from kempe_nb.publish.stage import RECORDS
+
+logger = logging.getLogger(__name__)
+
+MARKS = {"holds": "✓", "differs": "≠", "fails": "✗"}
+
+
+def load_facts(app: Sphinx) -> dict[str, dict]:
+    """Return the facts of all staged chapters by name."""
+    files = sorted((Path(app.srcdir) / RECORDS).glob("*.json"))
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def chapter_of(env: BuildEnvironment, docname: str) -> str:
+    """Return the chapter's name of a page below chapters/, or an empty string."""
+    folder, _, name = docname.rpartition("/")
+    return name if folder == "chapters" else ""
+
+
+class _Facts:
+    """What the role and the directives share: the facts, and the page's dependence on them."""
+
+    def facts(self, chapter: str) -> dict | None:
+        file = Path(self.env.srcdir) / RECORDS / f"{chapter}.json"
+        self.env.note_dependency(str(file))
+        return load_facts(self.env.app).get(chapter)
+
+    def own_chapter(self) -> str:
+        return chapter_of(self.env, self.env.docname)
+
+
+class ClaimRole(_Facts, SphinxRole):
+    """``{claim}`id` `` in a chapter, ``{claim}`chapter/id` `` elsewhere."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        chapter, _, claim_id = self.text.rpartition("/")
+        chapter = chapter or self.own_chapter()
+        facts = self.facts(chapter)
+        claim = next((c for c in (facts or {}).get("claims", []) if c["id"] == claim_id), None)
+        if claim is None:
+            logger.warning(
+                "no executed claim %r in chapter %r",
+                claim_id,
+                chapter,
+                location=self.get_location(),
+            )
+            return [nodes.inline(text=self.text)], []
+        _references(self.env).setdefault(self.env.docname, set()).add((chapter, claim_id))
+        return [claim_badge(self.env, chapter, claim)], []
+
+
+class ClaimsDirective(_Facts, SphinxDirective):
+    """The table of the claims of a chapter: of the page's own, or of the one named."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        chapter = self.arguments[0] if self.arguments else self.own_chapter()
+        facts = self.facts(chapter)
+        if facts is None:
+            logger.warning("chapter %r was not executed", chapter, location=self.get_location())
+            return []
+        own = chapter == self.own_chapter()
+        head = ("Claim", "Measured (required)", "Verdict")
+        rows = [self._row(chapter, claim, own) for claim in facts["claims"]]
+        return [table(head, rows, widths=(58, 25, 17))]
+
+    def _row(self, chapter: str, claim: dict, own: bool) -> list[list[nodes.Node]]:
+        name = nodes.literal(text=claim["id"])
+        source = nodes.emphasis(text=f"Source: {claim['source']}.")
+        statement = nodes.paragraph("", "", name, nodes.Text(f" {claim['sentence']} "), source)
+        if own:
+            statement["ids"].append(f"claim-{claim['id']}")
+        measured = f"{claim['shown']} ({claim['condition']})"
+        if claim["paper"]:
+            measured += f"; the paper: {claim['paper']}"
+        verdict = nodes.paragraph("", "", _verdict(claim))
+        return [[statement], [nodes.paragraph(text=measured)], [verdict]]
+
+
+class MeasuredDirective(_Facts, SphinxDirective):
+    """The line that says what executing this page cost, where and when."""
+
+    def run(self) -> list[nodes.Node]:
+        facts = self.facts(self.own_chapter())
+        if facts is None:
+            logger.warning("this page was not executed", location=self.get_location())
+            return []
+        text = (
+            f"Measured: {duration(facts['seconds'])} and {facts['peak_mib']:.0f} MiB on "
+            f"{machine(facts)} (profile {facts['profile']}, {facts['date']}, "
+            f"commit {facts['commit']}, kempe_nb on torch {facts['versions']['torch']})."
+        )
+        return [nodes.paragraph(text=text, classes=["kempe-measured"])]
+
+
+class StatusDirective(SphinxDirective):
+    """The table of all executed chapters, and the versions that they ran with."""
+
+    def run(self) -> list[nodes.Node]:
+        facts = load_facts(self.env.app)
+        for chapter in facts:
+            self.env.note_dependency(str(Path(self.env.srcdir) / RECORDS / f"{chapter}.json"))
+        head = ("Chapter", "Time", "Peak memory", "Where", "When", "Claims", "Figures", "Sliders")
+        rows = [self._row(chapter, entry) for chapter, entry in facts.items()]
+        versions = {n: v for entry in facts.values() for n, v in entry["versions"].items()}
+        listed = [[_text(name), _text(version)] for name, version in sorted(versions.items())]
+        return [table(head, rows), table(("Library", "Version"), listed)]
+
+    def _row(self, chapter: str, facts: dict) -> list[list[nodes.Node]]:
+        held = sum(claim["verdict"] == "holds" for claim in facts["claims"])
+        link = _link(self.env, f"chapters/{chapter}", "", chapter)
+        return [
+            [nodes.paragraph("", "", link)],
+            _text(duration(facts["seconds"])),
+            _text(f"{facts['peak_mib']:.0f} MiB"),
+            _text(f"{machine(facts)}, profile {facts['profile']}"),
+            _text(f"{facts['date']}, {facts['commit']}"),
+            _text(f"{held} of {len(facts['claims'])} hold"),
+            _text(str(facts.get("figures", 0))),
+            _text(str(facts.get("sliders", 0))),
+        ]
+
+
+def claim_badge(env: BuildEnvironment, chapter: str, claim: dict) -> nodes.Node:
+    """Return the badge of a claim: mark, verdict and measured value, linked to its table row."""
+    badge = _link(env, f"chapters/{chapter}", f"claim-{claim['id']}", "")
+    badge["reftitle"] = f"{claim['sentence']} Required: {claim['condition']}."
+    badge["classes"].append("kempe-badge")
+    badge += _verdict(claim)
+    badge += nodes.Text(f" {claim['shown']}")
+    return badge
+
+
+def duration(seconds: float) -> str:
+    """Return seconds, or minutes from two of them on."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def machine(facts: dict) -> str:
+    """Return the device and the number of CPU cores of a run."""
+    cores = facts["cores"]
+    return f"{cores} CPU core{'s' if cores != 1 else ''} ({facts.get('device', 'unknown')})"
+
+
+def table(head, rows, widths=None) -> nodes.table:
+    """Return a docutils table of a header and rows of cells, each a list of nodes."""
+    group = nodes.tgroup(cols=len(head))
+    group += [nodes.colspec(colwidth=w) for w in widths or [1] * len(head)]
+    group += nodes.thead("", _table_row([_text(name) for name in head]))
+    group += nodes.tbody("", *[_table_row(row) for row in rows])
+    return nodes.table("", group, classes=["kempe-table", "colwidths-auto"])
+
+
+def check_every_claim_is_told(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn about executed claims that the prose of their chapter does not refer to."""
+    told = _references(env)
+    for chapter, facts in load_facts(app).items():
+        docname = f"chapters/{chapter}"
+        if docname not in env.all_docs:
+            continue
+        for claim in facts["claims"]:
+            if (chapter, claim["id"]) not in told.get(docname, set()):
+                logger.warning(
+                    "the claim %r is executed but no {claim} role refers to it",
+                    claim["id"],
+                    location=docname,
+                )
+
+
+def _references(env: BuildEnvironment) -> dict[str, set]:
+    """Return the claims that each page refers to; kept with Sphinx's own environment."""
+    if not hasattr(env, "kempe_claims_told"):
+        env.kempe_claims_told = {}
+    return env.kempe_claims_told
+
+
+def _forget_page(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
+    _references(env).pop(docname, None)
+
+
+def _merge_pages(app: Sphinx, env: BuildEnvironment, docnames, other: BuildEnvironment) -> None:
+    _references(env).update(_references(other))
+
+
+def _verdict(claim: dict) -> nodes.Node:
+    text = f"{MARKS[claim['verdict']]} {claim['verdict']}"
+    return nodes.inline(text=text, classes=["kempe-verdict", f"kempe-{claim['verdict']}"])
+
+
+def _link(env: BuildEnvironment, docname: str, anchor: str, text: str) -> nodes.reference:
+    address = env.app.builder.get_relative_uri(env.docname, docname)
+    address = "#" + anchor if docname == env.docname else f"{address}#{anchor}".rstrip("#")
+    return nodes.reference("", text, internal=True, refuri=address)
+
+
+def _text(text: str) -> list[nodes.Node]:
+    return [nodes.paragraph(text=text)]
+
+
+def _table_row(cells) -> nodes.row:
+    return nodes.row("", *[nodes.entry("", *cell) for cell in cells])
+
+
+def setup(app: Sphinx) -> dict:
+    """Register the role, the directives and the check."""
+    app.add_role("claim", ClaimRole())
+    app.add_directive("claims", ClaimsDirective)
+    app.add_directive("measured", MeasuredDirective)
+    app.add_directive("status", StatusDirective)
+    app.connect("env-purge-doc", _forget_page)
+    app.connect("env-merge-info", _merge_pages)
+    app.connect("env-check-consistency", check_every_claim_is_told)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

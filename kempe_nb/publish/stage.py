@@ -1,0 +1,100 @@
+"""Put together what Sphinx reads: the pages, and the chapters with the outputs of their last run.
+
+A page shows the chapter's present text and code with the outputs of its executed copy. That is
+sound because the copy is fresh only while the code computes the same (`fingerprint`), and it lets a
+change of prose, of tags or of an alt text through without an execution.
+"""
+
+import html
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+
+from kempe_nb.notebook import figures
+from kempe_nb.publish.execute import Task, is_fresh
+from kempe_nb.publish.fingerprint import code_cells, literal_texts
+from kempe_nb.publish.project import Project, UsageError, read_notebook, write_if_changed
+
+#: Folder of the facts of the chapters beside the staged pages; the Sphinx extension reads it.
+RECORDS = "_records"
+
+
+def stage(project: Project, tasks: list[Task]) -> Path:
+    """Write the staged sources and return their folder.
+
+    Raises
+    ------
+    UsageError
+        When a chapter has no fresh executed copy.
+    """
+    target = project.build / "source"
+    wanted: dict[Path, bytes] = {}
+    for path in project.book.rglob("*"):
+        relative = path.relative_to(project.book)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.is_file() and not hidden and path.suffix != ".ipynb":
+            wanted[relative] = path.read_bytes()
+    for task in tasks:
+        if not is_fresh(task):
+            raise UsageError(
+                f"{task.name} has no up-to-date executed copy; run python -m kempe_nb run"
+            )
+        staged = graft(read_notebook(task.source), read_notebook(task.copy))
+        wanted[task.source.relative_to(project.book)] = nbformat.writes(staged).encode()
+        wanted[Path(RECORDS) / f"{task.name}.json"] = task.facts.read_bytes()
+    for relative, content in wanted.items():
+        write_if_changed(target / relative, content)
+    _remove_others(target, set(wanted))
+    return target
+
+
+def graft(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return the source notebook with the outputs of its executed copy.
+
+    The texts of the figures are filled in from the source's present literals and the values that
+    the run recorded.
+    """
+    for cell, ran in zip(code_cells(source), code_cells(executed), strict=True):
+        old, new = literal_texts(ran.source), literal_texts(cell.source)
+        changed = {before: after[1] for before, after in zip(old, new, strict=True)}
+        cell.outputs = [_with_texts(output, changed) for output in ran.outputs]
+        cell.execution_count = ran.execution_count
+    return source
+
+
+def _with_texts(
+    output: nbformat.NotebookNode, changed: Mapping[tuple[str, str], str]
+) -> nbformat.NotebookNode:
+    recorded = output.get("metadata", {}).get("kempe_nb")
+    if not recorded:
+        return output
+    markup = output.data["text/html"]
+    for name, template in recorded["templates"].items():
+        present = changed.get((name, template), template)
+        if present == template:
+            continue
+        for values in recorded["frames"]:
+            before = figures.fill({name: template}, values)[name]
+            after = figures.fill({name: present}, values)[name]
+            markup = markup.replace(_slot(name, before), _slot(name, after))
+    output.data["text/html"] = markup
+    return output
+
+
+def _slot(name: str, text: str) -> str:
+    """Return the markup around a text of a figure, so that nothing else is replaced."""
+    escaped = html.escape(text)
+    return {
+        "alt": f'aria-label="{escaped}"',
+        "caption": f"<figcaption>{escaped}</figcaption>",
+    }[name]
+
+
+def _remove_others(folder: Path, wanted: set[Path]) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and path.relative_to(folder) not in wanted:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            shutil.rmtree(path)
