@@ -5,6 +5,7 @@
 read the facts that the executor wrote, so nothing here is typed by hand.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -195,6 +196,19 @@ def _forget_page(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
     _references(env).pop(docname, None)
 
 
+def _sources_hash(folder: Path) -> str:
+    """Return the hash of this extension and of the static files of the site."""
+    files = [Path(__file__), *sorted(p for p in folder.glob("_static/**/*") if p.is_file())]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _mend_bibliography(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """Drop the role "list" that docutils gives a bibliography: its entries are no list items."""
+    markup = '<div role="list" class="citation-list">'
+    if "body" in context:
+        context["body"] = context["body"].replace(markup, "<div>")
+
+
 def _merge_pages(app: Sphinx, env: BuildEnvironment, docnames, other: BuildEnvironment) -> None:
     _references(env).update(_references(other))
 
@@ -220,6 +234,8 @@ def _table_row(cells) -> nodes.row:
 
 def setup(app: Sphinx) -> dict:
     """Register the role, the directives and the check."""
+    # Sphinx rebuilds when a configuration value changes; it does not watch these files.
+    app.add_config_value("kempe_nb_sources", _sources_hash(Path(app.confdir)), "env", types=[str])
     app.add_role("claim", ClaimRole())
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("measured", MeasuredDirective)
@@ -227,4 +243,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("env-purge-doc", _forget_page)
     app.connect("env-merge-info", _merge_pages)
     app.connect("env-check-consistency", check_every_claim_is_told)
+    app.connect("html-page-context", _mend_bibliography)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,111 @@
+"""The ledger: verdicts, what is printed and kept, and what closes with an error."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from kempe_nb.notebook import claims, record
+
+
+def check(claim_id="a-claim", measured=1.0, **options):
+    """Check a claim with defaults that hold."""
+    options = {"source": "a test"} | options
+    if not isinstance(measured, bool) and not {"at_most", "at_least"} & set(options):
+        options["at_most"] = 2
+    return claims.check(claim_id, f"The sentence of {claim_id}.", measured, **options)
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.floats(allow_nan=False))
+@settings(deadline=None)
+def test_a_claim_holds_exactly_inside_its_bounds(value, a, b):
+    claims.clear()
+    low, high = sorted((a, b))
+    claim = check(measured=value, at_least=low, at_most=high)
+    assert (claim.verdict == "holds") == (low <= value <= high)
+
+
+def test_nan_satisfies_nothing():
+    assert check(measured=math.nan, at_most=math.inf).verdict == "fails"
+    assert check("other", measured=math.nan, at_least=-math.inf).verdict == "fails"
+
+
+def test_a_bool_is_its_own_condition():
+    assert check(measured=True).verdict == "holds"
+    assert check("other", measured=False).verdict == "fails"
+
+
+def test_the_printed_text_has_the_verdict_and_no_measured_digit(capsys):
+    check(measured=1.23456789, at_most=2)
+    printed = capsys.readouterr().out
+    assert printed == "HOLDS  a-claim\n  The sentence of a-claim.\n"
+
+
+def test_close_lists_every_surprise_after_the_whole_run():
+    check("good")
+    check("too-large", measured=3.0)
+    check("not-so", measured=False)
+    with pytest.raises(claims.ClaimsError) as error:
+        claims.close()
+    assert "2 of 3 claims" in str(error.value)
+    assert "too-large" in str(error.value) and "not-so" in str(error.value)
+    assert "good:" not in str(error.value)
+
+
+def test_an_expected_difference_is_no_surprise_and_shows_both_sides():
+    claim = check(measured=3.0, expect="differs", paper="at most two")
+    assert (claim.verdict, claim.paper) == ("differs", "at most two")
+    claims.close()
+
+
+@pytest.mark.parametrize("expect", ["differs", "fails"])
+def test_a_claim_that_holds_against_expectation_is_a_surprise(expect):
+    check(measured=1.0, expect=expect, paper="something else")
+    with pytest.raises(claims.ClaimsError, match="found 'holds'"):
+        claims.close()
+
+
+def test_the_record_holds_the_claims_and_the_modules_in_json(tmp_path, monkeypatch):
+    monkeypatch.setenv(record.VARIABLE, str(tmp_path / "facts.json"))
+    check(measured=0.5)
+    claims.close()
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["claims"][0]["id"] == "a-claim"
+    assert facts["claims"][0]["measured"] == 0.5
+    assert facts["peak_mib"] > 1
+    assert "kempe_nb.notebook.claims" in facts["modules"]
+
+
+def test_without_an_executor_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.delenv(record.VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    check()
+    claims.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repeated_identity_is_refused_but_a_cell_may_run_twice():
+    check("one", measured=1.0)
+    check("one", measured=1.5)
+    with pytest.raises(ValueError, match="'one' is taken"):
+        claims.check("one", "Another sentence.", 1.0, at_most=2, source="a test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"claim_id": "Not an id"}, "claim_id is 'Not an id'"),
+        ({"measured": "text"}, "measured is 'text'"),
+        ({"at_most": None}, "needs a bound"),
+        ({"at_most": math.nan}, "must not be NaN"),
+        ({"at_most": 1, "at_least": 2}, "is above"),
+        ({"measured": True, "at_most": 1}, "measured is a bool"),
+        ({"expect": "perhaps"}, "accepted are 'holds', 'fails', 'differs'"),
+        ({"expect": "differs"}, "paper is empty"),
+        ({"source": " "}, "source is empty"),
+    ],
+)
+def test_bad_input_is_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        check(**options)

@@ -1,0 +1,282 @@
+"""The executor: what it runs, what it keeps, and what a fault leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from kempe_nb.__main__ import main
+from kempe_nb.publish import execute
+from kempe_nb.publish.execute import plan
+
+pytestmark = pytest.mark.slow
+
+
+def facts(project, name):
+    return json.loads((project.executed("cpu") / f"{name}.json").read_text())
+
+
+def files(project, profile="cpu"):
+    return sorted(path.name for path in project.executed(profile).iterdir())
+
+
+def bytes_of(project, name):
+    folder = project.executed("cpu")
+    return [(folder / f"{name}{end}").read_bytes() for end in (".ipynb", ".json")]
+
+
+def start_executor(project):
+    """Start the executor in a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kempe_nb", "run"],
+        cwd=project.root,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(path, seconds=60):
+    """Wait until a file is there: a cell of the chapter writes it when it is reached."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+
+
+def test_a_chapter_is_executed_once_and_then_found_up_to_date(project, write, capfd):
+    write("small", "print(6 * 7)")
+    assert main(["run"]) == 0
+    line = capfd.readouterr().out
+    assert "small: " in line and "1 of 1 claims hold" in line and "MiB" in line
+    before = bytes_of(project, "small")
+    recorded = facts(project, "small")
+    assert recorded["chapter"] == "small" and recorded["parameters"] == {"profile": "cpu"}
+    assert recorded["cells_executed"] == 5 and recorded["seconds"] > 0
+    assert recorded["versions"]["python"] and recorded["commit"]
+    copy = nbformat.read(project.executed("cpu") / "small.ipynb", 4)
+    assert any(
+        "42" in out.get("text", "") for cell in copy.cells for out in cell.get("outputs", [])
+    )
+    assert main(["run"]) == 0
+    assert "up to date, not executed" in capfd.readouterr().out
+    assert bytes_of(project, "small") == before
+    assert files(project) == ["small.ipynb", "small.json"]
+
+
+def test_only_what_changed_is_executed(project, write, capfd):
+    write("first", "x = 1")
+    write("second", "x = 1")
+    assert main(["run"]) == 0
+    capfd.readouterr()
+    write("second", "x = 2")
+    assert main(["run"]) == 0
+    out = capfd.readouterr().out
+    assert "first: up to date" in out and "second: up to date" not in out
+
+
+def test_a_failing_cell_is_named_and_costs_neither_the_good_copy_nor_the_others(
+    project, write, capfd
+):
+    write("a_bad", "x = 1")
+    assert main(["run"]) == 0
+    good = bytes_of(project, "a_bad")
+    write("a_bad", "y = 1", "1 / 0  # the culprit")
+    write("b_good")
+    capfd.readouterr()
+    assert main(["run"]) == 1
+    out = capfd.readouterr().out
+    assert "a_bad: FAILED in code cell" in out
+    assert "1 / 0  # the culprit" in out and "ZeroDivisionError" in out
+    assert "b_good: " in out and "1 of 1 claims hold" in out
+    assert bytes_of(project, "a_bad") == good
+    partial = nbformat.read(project.executed("cpu") / "a_bad.failed.ipynb", 4)
+    assert any(o.output_type == "error" for c in partial.cells for o in c.get("outputs", []))
+    write("a_bad", "x = 3")
+    assert main(["run"]) == 0
+    assert "a_bad.failed.ipynb" not in files(project)
+
+
+def test_a_failing_claim_fails_the_chapter_with_all_of_them(project, write, capfd):
+    bad = 'claims.check("small", "Three is at most two.", 3, at_most=2, source="a test")'
+    write("chapter", claim=bad)
+    assert main(["run"]) == 1
+    out = capfd.readouterr().out
+    assert "ClaimsError" in out and "small: expected 'holds', found 'fails'" in out
+
+
+def test_a_killed_kernel_is_reported_and_costs_nothing(project, write, capfd):
+    write("chapter", "x = 1")
+    assert main(["run"]) == 0
+    good = bytes_of(project, "chapter")
+    write("chapter", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    capfd.readouterr()
+    assert main(["run"]) == 1
+    assert "the kernel died" in capfd.readouterr().out
+    assert bytes_of(project, "chapter") == good
+    assert not [name for name in files(project) if name.startswith(".run")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
+)
+def test_an_executor_that_is_stopped_starts_again_from_what_is_finished(
+    project, write, capfd, sent, status
+):
+    reached = project.root / "reached"
+    write("a_done")
+    waiting = f"import pathlib, time\npathlib.Path({str(reached)!r}).touch()\n"
+    write("b_stopped", waiting + "time.sleep(120)")
+    process = start_executor(project)
+    wait_for(reached)
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    done = bytes_of(project, "a_done")
+    finished = [n for n in files(project) if not n.startswith(".run")]
+    assert [n for n in finished if not n.endswith(".failed.ipynb")] == [
+        "a_done.ipynb",
+        "a_done.json",
+    ]
+    write("b_stopped", waiting)
+    assert main(["run"]) == 0
+    out = capfd.readouterr().out
+    assert "a_done: up to date" in out and "b_stopped: up to date" not in out
+    assert bytes_of(project, "a_done") == done
+    assert files(project) == ["a_done.ipynb", "a_done.json", "b_stopped.ipynb", "b_stopped.json"]
+
+
+def test_a_full_disk_keeps_the_last_good_copy(project, write):
+    write("chapter", "print('short')")
+    assert main(["run"]) == 0
+    good = bytes_of(project, "chapter")
+    write("chapter", "print('x' * 300_000)")
+    # A limit on the size of files is how a disk fills up for one process, without root.
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
+        "from kempe_nb.__main__ import main; sys.exit(main(['run']))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", limited], cwd=project.root, capture_output=True, text=True
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert "chapter: FAILED" in ran.stdout and "the last good copy is kept" in ran.stdout
+    assert bytes_of(project, "chapter") == good
+    assert not [name for name in files(project) if name.startswith(".run")]
+
+
+def test_a_pair_that_was_torn_apart_counts_as_not_executed(project, write):
+    write("chapter")
+    assert main(["run"]) == 0
+    (task,) = plan(project, [], "cpu", {})
+    assert execute.is_fresh(task)
+    task.copy.write_text(task.copy.read_text().replace("Prose.", "Prosa."))
+    assert not execute.is_fresh(task)
+    assert main(["run"]) == 0
+    task.facts.write_text(task.facts.read_text()[:-20])
+    assert not execute.is_fresh(task)
+
+
+def test_parameters_reach_the_chapter_and_have_a_copy_of_their_own(project, write):
+    write("chapter", "print('seed', seed, profile)")
+    assert main(["run", "chapter", "-p", "seed=7"]) == 0
+    assert files(project) == ["chapter@seed=7.ipynb", "chapter@seed=7.json"]
+    assert "seed 7 cpu" in (project.executed("cpu") / "chapter@seed=7.ipynb").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "chapter is 'nowhere'; accepted are chapter"),
+        (["--profile", "tpu"], "profile is 'tpu'; accepted are cpu, gpu"),
+        (["-p", "sed=1"], "declares no parameter 'sed'; accepted are seed"),
+        (["-p", "seed=many"], "parameter seed is 'many'; accepted is a value of type int"),
+        (["-p", "profile=gpu"], "'profile' is set by --profile"),
+        (["-p", "seed"], "accepted is name=value"),
+        (["--jobs", "0"], "jobs is 0"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_anything_starts(
+    project, write, capfd, arguments, message
+):
+    write("chapter", "import pathlib\npathlib.Path('started').touch()")
+    assert main(["run", *arguments]) == 2
+    assert message in capfd.readouterr().err
+    assert not list(project.root.rglob("started"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [(None, "has no cell tagged 'parameters'"), ("seed = 0", "does not declare 'profile'")],
+)
+def test_a_chapter_without_its_parameters_is_refused(project, write, capfd, parameters, message):
+    write("chapter", parameters=parameters)
+    assert main(["run"]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_a_broken_notebook_and_a_missing_project_are_refused(project, capfd, monkeypatch, tmp_path):
+    (project.book / "chapters" / "broken.ipynb").write_text("{ not json")
+    assert main(["run"]) == 2
+    assert "broken.ipynb is not a notebook" in capfd.readouterr().err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (project.root / "_toc.yml").unlink()
+    monkeypatch.chdir(empty)
+    assert main(["run"]) == 2
+    assert "no _toc.yml" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "from IPython.display import display\ndisplay({'image/png': 'iVBORw0KGgo='}, raw=True)",
+            "shows a picture without alt text",
+        ),
+        ("claims.clear()", "checked no claim"),
+    ],
+)
+def test_a_run_that_did_not_do_its_duty_is_refused(project, write, capfd, code, message):
+    write("chapter")
+    path = project.book / "chapters" / "chapter.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells.insert(-1, nbformat.v4.new_code_cell(code))
+    nbformat.write(notebook, path)
+    assert main(["run"]) == 1
+    assert message in capfd.readouterr().out
+    assert files(project) == ["chapter.failed.ipynb"]
+
+
+def test_a_chapter_that_does_not_close_its_ledger_is_refused(project, write, capfd):
+    path = write("chapter")
+    notebook = nbformat.read(path, 4)
+    notebook.cells.pop()
+    nbformat.write(notebook, path)
+    assert main(["run"]) == 1
+    assert "has to call claims.close()" in capfd.readouterr().out
+
+
+def test_two_jobs_execute_two_chapters(project, write, capfd):
+    write("first")
+    write("second")
+    assert main(["run", "--jobs", "2"]) == 0
+    assert files(project) == ["first.ipynb", "first.json", "second.ipynb", "second.json"]
+
+
+def test_on_a_gpu_chapters_run_one_at_a_time(project, write, monkeypatch):
+    write("first")
+    write("second")
+    asked = []
+    monkeypatch.setattr(
+        execute, "_outcomes", lambda tasks, jobs, progress: asked.append(jobs) or []
+    )
+    execute.run(plan(project, [], "gpu", {}), jobs=4)
+    execute.run(plan(project, [], "cpu", {}), jobs=4)
+    assert asked == [1, 2]

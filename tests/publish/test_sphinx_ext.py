@@ -1,0 +1,129 @@
+"""Prose and claims are held together at build time, in both directions."""
+
+import io
+import json
+
+import pytest
+from bs4 import BeautifulSoup
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+CLAIM = {
+    "id": "small",
+    "sentence": "One is at most two.",
+    "shown": "1.25 s",
+    "condition": "≤ 2 s",
+    "source": "a test",
+    "paper": "",
+    "verdict": "holds",
+    "expected": "holds",
+    "measured": 1.25,
+}
+FACTS = {
+    "claims": [CLAIM],
+    "seconds": 130.0,
+    "peak_mib": 512.4,
+    "device": "x86_64",
+    "cores": 2,
+    "profile": "cpu",
+    "date": "2026-01-02",
+    "commit": "abc1234",
+    "versions": {"torch": "2.0", "python": "3.11"},
+    "figures": 3,
+    "sliders": 1,
+}
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Build a small site and return its pages and its warnings."""
+
+    def build(chapter, index="# Index\n\n```{toctree}\nchapters/one\n```\n", facts=FACTS):
+        source = tmp_path / "source"
+        (source / "chapters").mkdir(parents=True, exist_ok=True)
+        (source / "_records").mkdir(exist_ok=True)
+        (source / "conf.py").write_text(
+            "extensions = ['myst_parser', 'kempe_nb.publish.sphinx_ext']\n"
+        )
+        (source / "index.md").write_text(index)
+        (source / "chapters" / "one.md").write_text(chapter)
+        (source / "_records" / "one.json").write_text(json.dumps(facts))
+        warnings = io.StringIO()
+        with patch_docutils(), docutils_namespace():
+            app = Sphinx(
+                *map(str, (source, source, tmp_path / "out", tmp_path / "doctrees")),
+                "html",
+                status=None,
+                warning=warnings,
+            )
+            app.build()
+        pages = {
+            name: BeautifulSoup((tmp_path / "out" / f"{name}.html").read_text(), "html.parser")
+            for name in ("index", "chapters/one")
+        }
+        return pages, warnings.getvalue()
+
+    return build
+
+
+def test_a_claim_in_prose_shows_verdict_and_value_and_leads_to_its_row(build):
+    pages, warnings = build("# One\n\nSee {claim}`small`.\n\n```{claims}\n```\n")
+    assert warnings == ""
+    badge = pages["chapters/one"].select_one("a.kempe-badge")
+    assert badge.get_text(" ", strip=True) == "✓ holds 1.25 s"
+    target = pages["chapters/one"].find(id=badge["href"].removeprefix("#"))
+    assert "One is at most two." in target.get_text()
+    assert target.find_parent("table") is not None
+
+
+def test_a_claim_that_was_not_executed_is_a_warning(build):
+    _, warnings = build("# One\n\n{claim}`small` {claim}`other`\n")
+    assert "no executed claim 'other' in chapter 'one'" in warnings
+
+
+def test_a_claim_that_no_prose_refers_to_is_a_warning(build):
+    _, warnings = build("# One\n\nNothing said.\n")
+    assert "the claim 'small' is executed but no {claim} role refers to it" in warnings
+
+
+def test_a_reference_on_another_page_does_not_count_for_the_chapter(build):
+    index = "# Index\n\n{claim}`one/small`\n\n```{toctree}\nchapters/one\n```\n"
+    pages, warnings = build("# One\n\nNothing said.\n", index)
+    assert "no {claim} role refers to it" in warnings
+    assert pages["index"].select_one("a.kempe-badge")["href"] == "chapters/one.html#claim-small"
+
+
+def test_a_new_value_reaches_the_page_of_an_incremental_build(build):
+    text = "# One\n\nSee {claim}`small`.\n"
+    build(text)
+    changed = FACTS | {"claims": [CLAIM | {"shown": "9 s", "verdict": "differs", "paper": "two"}]}
+    pages, warnings = build(text, facts=changed)
+    assert pages["chapters/one"].select_one("a.kempe-badge").get_text() == "≠ differs 9 s"
+    assert warnings == ""
+
+
+def test_the_measured_line_and_the_status_come_from_the_facts(build):
+    index = "# Index\n\n```{status}\n```\n\n```{toctree}\nchapters/one\n```\n"
+    pages, warnings = build("# One\n\n```{measured}\n```\n\n{claim}`small`\n", index)
+    assert warnings == ""
+    measured = pages["chapters/one"].select_one(".kempe-measured").get_text()
+    for part in ("2.2 min", "512 MiB", "2 CPU cores", "2026-01-02", "abc1234", "torch 2.0"):
+        assert part in measured
+    status = pages["index"].get_text(" ")
+    assert "1 of 1 hold" in status and "2.2 min" in status and "3.11" in status
+
+
+def test_the_table_shows_what_the_paper_says_where_we_differ(build):
+    differs = CLAIM | {"verdict": "differs", "paper": "twenty-fold"}
+    pages, _ = build(
+        "# One\n\n{claim}`small`\n\n```{claims}\n```\n", facts=FACTS | {"claims": [differs]}
+    )
+    row = pages["chapters/one"].select_one("table.kempe-table tbody tr").get_text(" ")
+    assert "the paper: twenty-fold" in row and "≠ differs" in row
+
+
+@pytest.mark.parametrize("text", ["```{claims} nowhere\n```", "```{measured}\n```"])
+def test_a_table_of_a_chapter_that_was_not_executed_is_a_warning(build, text):
+    index = f"# Index\n\n{text}\n\n```{{toctree}}\nchapters/one\n```\n"
+    _, warnings = build("# One\n\n{claim}`small`\n", index)
+    assert "was not executed" in warnings

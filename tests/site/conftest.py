@@ -1,0 +1,88 @@
+"""The built site behind a local server, and a real browser."""
+
+import functools
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+
+from kempe_nb.publish.project import Project
+
+HTML = Project.find(Path(__file__).parent).build / "html"
+#: Made by Sphinx and its extensions: a redirect, indices, and parts of other pages.
+NOT_OURS = {"_static", "genindex.html", "index.html", "prf-prf.html", "search.html"}
+#: Pages by name, without their suffix.
+PAGES = sorted(
+    str(path.relative_to(HTML).with_suffix(""))
+    for path in HTML.rglob("*.html")
+    if not NOT_OURS & set(path.relative_to(HTML).parts)
+)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Print nothing."""
+
+
+@pytest.fixture(scope="session")
+def site():
+    """Serve the built site and return its address."""
+    if not PAGES:
+        pytest.fail("there is no built site: run make book first")
+    handler = functools.partial(_Quiet, directory=str(HTML))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium that is the system's own."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.conftest import find_browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_browser(),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page opened in a fresh context, with everything that it asked for and complained about."""
+
+    def __init__(self, context, address):
+        self.requests, self.errors = [], []
+        self.page = context.new_page()
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type == "error" else None,
+        )
+        self.page.goto(address, wait_until="load")
+        if self.page.locator(".math").count():
+            self.page.wait_for_selector("mjx-container", state="attached")
+
+
+@pytest.fixture
+def visit(site, chromium):
+    """Open a page of the site in a theme and at a width."""
+    contexts = []
+
+    def visit(name, theme="light", width=1280, query=""):
+        context = chromium.new_context(viewport={"width": width, "height": 900})
+        context.add_init_script(
+            f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
+        )
+        contexts.append(context)
+        return Visit(context, f"{site}/{name}.html{query}")
+
+    yield visit
+    for context in contexts:
+        context.close()

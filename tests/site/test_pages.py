@@ -1,0 +1,228 @@
+"""The built pages, as files and in a real browser: offline, operable by keyboard, readable."""
+
+import functools
+import re
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+
+from tests.site.conftest import HTML, PAGES
+
+CHAPTERS = [page for page in PAGES if page.startswith("chapters/")]
+each_page = pytest.mark.parametrize("name", PAGES)
+each_chapter = pytest.mark.parametrize("name", CHAPTERS)
+each_theme = pytest.mark.parametrize("theme", ["light", "dark"])
+
+#: The theme declares this variable twice; it is its own, and harmless.
+HARMLESS = "Identifier 'THEBE_JS_URL' has already been declared"
+
+
+@functools.cache
+def soup(name):
+    return BeautifulSoup((HTML / f"{name}.html").read_text(), "html.parser")
+
+
+@functools.cache
+def anchors(file):
+    return {node["id"] for node in soup(file.removesuffix(".html")).find_all(id=True)}
+
+
+def test_every_page_of_the_table_of_contents_was_built():
+    toc = yaml.safe_load((HTML.parent.parent / "_toc.yml").read_text())
+    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    assert {toc["root"], *files} <= set(PAGES)
+
+
+@each_page
+def test_a_page_weighs_at_most_two_megabytes(name):
+    assert (HTML / f"{name}.html").stat().st_size <= 2 * 2**20
+
+
+@each_page
+def test_every_link_inside_the_site_leads_somewhere(name):
+    broken = []
+    for link in soup(name).find_all("a", href=True):
+        address = link["href"]
+        if re.match(r"[a-z]+:", address):
+            continue
+        target, anchor = urldefrag(urljoin(f"{name}.html", address))
+        path = HTML / unquote(target)
+        if (
+            not path.is_file()
+            or anchor
+            and path.suffix == ".html"
+            and unquote(anchor) not in anchors(target)
+        ):
+            broken.append(address)
+    assert broken == []
+
+
+@each_page
+def test_every_picture_says_what_it_shows(name):
+    for image in soup(name).find_all("img"):
+        assert image.get("alt"), image
+        assert "_images/" not in image["alt"], image
+    for picture in soup(name).find_all(attrs={"role": "img"}):
+        assert len(picture["aria-label"]) > 20
+
+
+@each_chapter
+def test_buttons_derive_from_the_one_repository_setting(name):
+    setting = yaml.safe_load((HTML.parent.parent / "_config.yml").read_text())["repository"]
+    owner = setting["url"].removeprefix("https://github.com/")
+    links = [a["href"] for a in soup(name).select(".article-header-buttons a[href]")]
+    file = f"{setting['path_to_book']}/{name}.ipynb"
+    branch = setting["branch"]
+    assert f"https://colab.research.google.com/github/{owner}/blob/{branch}/{file}" in links
+    assert any(x.startswith(f"https://mybinder.org/v2/gh/{owner}/{branch}") for x in links)
+    downloads = [link for link in links if link.endswith(".ipynb") and "_sources" in link]
+    assert downloads and (HTML / "_sources" / f"{name}.ipynb").is_file()
+
+
+@each_page
+@pytest.mark.browser
+def test_a_page_asks_no_other_host_and_raises_no_error(name, visit, site):
+    seen = visit(name)
+    seen.page.wait_for_load_state("networkidle")
+    outside = [url for url in seen.requests if not url.startswith((site, "data:", "blob:"))]
+    assert outside == []
+    assert [error for error in seen.errors if error != HARMLESS] == []
+
+
+@each_chapter
+@pytest.mark.browser
+def test_formulas_are_set_by_the_site_itself(name, visit):
+    page = visit(name).page
+    assert page.locator("mjx-container").count() > 20
+    assert page.locator("mjx-merror").count() == 0
+
+
+def reading(box):
+    """Return the description that is read out and those of the visible frames."""
+    visible = box.locator(".kempe-frame:not([hidden]) > [role=img]")
+    labels = [visible.nth(i).get_attribute("aria-label") for i in range(visible.count())]
+    return box.locator("[aria-live]").inner_text(), labels
+
+
+@each_chapter
+@pytest.mark.browser
+def test_every_slider_moves_by_keyboard_with_the_network_cut(name, visit):
+    page = visit(name).page
+    page.context.set_offline(True)
+    boxes = page.locator(".kempe-explore")
+    assert boxes.count() >= 3
+    for box in boxes.all():
+        for slider in box.locator("input[type=range]").all():
+            slider.focus()
+            page.keyboard.press("Home")
+            steps, readings = int(slider.get_attribute("max")), []
+            for _ in range(steps + 1):
+                spoken, visible = reading(box)
+                assert visible == [spoken]
+                readings.append(spoken)
+                label = slider.get_attribute("aria-valuetext")
+                assert label == slider.locator("xpath=following-sibling::output").inner_text()
+                page.keyboard.press("ArrowRight")
+            assert len(set(readings)) == steps + 1
+            page.keyboard.press("Home")
+            assert reading(box)[0] == readings[0]
+
+
+@each_chapter
+@pytest.mark.browser
+def test_sliders_are_reached_by_the_tab_key_and_have_names(name, visit):
+    page = visit(name).page
+    for box in page.locator(".kempe-explore").all():
+        sliders = box.locator("input[type=range]")
+        sliders.first.focus()
+        for index in range(sliders.count()):
+            focused = page.evaluate("document.activeElement.labels[0].innerText")
+            assert focused.strip()
+            assert sliders.nth(index).evaluate("node => node === document.activeElement")
+            page.keyboard.press("Tab")
+
+
+@each_page
+@each_theme
+@pytest.mark.browser
+def test_no_serious_accessibility_violation(name, theme, visit):
+    page = visit(name, theme).page
+    results = Axe().run(page, context="article", options={"resultTypes": ["violations"]})
+    serious = [
+        (violation["id"], node["html"][:120], node.get("failureSummary", "")[:200])
+        for violation in results.response["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+    assert serious == []
+
+
+@each_page
+@pytest.mark.browser
+def test_a_phone_does_not_scroll_sideways(name, visit):
+    page = visit(name, width=390).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@each_chapter
+@pytest.mark.browser
+def test_letters_in_figures_can_be_read_on_a_phone(name, visit):
+    page = visit(name, width=390).page
+    sizes = page.evaluate(
+        """() => [...document.querySelectorAll('.kempe-figure svg')]
+        .filter((svg) => svg.getBoundingClientRect().width > 0)
+        .flatMap((svg) => [...svg.querySelectorAll('text')].map((text) =>
+            parseFloat(getComputedStyle(text).fontSize)
+            * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width))"""
+    )
+    assert sizes and min(sizes) >= 7.5
+
+
+@each_chapter
+@each_theme
+@pytest.mark.browser
+def test_figures_take_the_colours_of_the_page(name, theme, visit):
+    page = visit(name, theme).page
+    svg = page.locator(".kempe-figure svg text").first
+    colour = svg.evaluate("node => getComputedStyle(node).fill")
+    assert colour == page.locator("article p").first.evaluate("n => getComputedStyle(n).color")
+    plates = page.evaluate(
+        """() => [...document.querySelectorAll('.text_html:has(.kempe-figure)')]
+        .map((node) => getComputedStyle(node).backgroundColor)"""
+    )
+    assert set(plates) == {"rgba(0, 0, 0, 0)"}
+
+
+@each_chapter
+@pytest.mark.browser
+def test_solutions_are_folded_until_they_are_asked_for(name, visit):
+    page = visit(name).page
+    solutions = page.locator(".solution.dropdown")
+    assert solutions.count() >= 5
+    content = solutions.first.locator("section").first
+    assert not content.is_visible()
+    solutions.first.locator("button.toggle-button").focus()
+    page.keyboard.press("Enter")
+    content.wait_for(state="visible")
+
+
+@each_chapter
+@pytest.mark.browser
+def test_a_badge_leads_to_its_row_in_the_table(name, visit):
+    page = visit(name).page
+    badge = page.locator("a.kempe-badge").first
+    target = badge.get_attribute("href").removeprefix("#")
+    badge.click()
+    assert page.locator(f"[id='{target}']").is_visible()
+    assert page.locator(f"[id='{target}']").evaluate("n => n.closest('table') !== null")
+
+
+@pytest.mark.browser
+def test_the_search_finds_a_chapter(visit):
+    page = visit("search", query="?q=Zipf").page
+    page.wait_for_selector("#search-results li a")
+    texts = page.locator("#search-results li a").all_inner_texts()
+    assert any("Model collapse" in text for text in texts)
