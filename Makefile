@@ -1,5 +1,5 @@
 # Everything happens in a virtual environment of the project's own; nothing needs root.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ book: $(READY)
 	$(BIN)/python -m kempe_nb run
 	$(BIN)/python -m kempe_nb site
 
-test: book lint
+test: lint book
 	$(BIN)/python -m pytest
 
 lint: $(READY)
