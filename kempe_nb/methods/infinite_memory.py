@@ -144,6 +144,23 @@ def missed_mass(p: ArrayLike, q: ArrayLike, samples: ArrayLike) -> np.ndarray:
     return _missed_mass(p, q, _checked_sizes(samples, "samples"))
 
 
+def top_k(p: ArrayLike, k: int) -> np.ndarray:
+    """Return the law cut to its k most probable tokens and rescaled, float64 [V].
+
+    Raises
+    ------
+    ValueError
+        For a bad law, or a k that is not an integer from 1 to the size of the vocabulary.
+    """
+    law = checked_probabilities(p, "p")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 < k <= len(law):
+        raise ValueError(f"k is {k!r}; accepted is an integer from 1 to {len(law)}")
+    cut = np.zeros_like(law)
+    keep = np.argsort(-law, kind="stable")[:k]
+    cut[keep] = law[keep] / law[keep].sum()
+    return cut
+
+
 def nucleus_rank(beta: float, mass: float) -> int:
     """Return the smallest k such that the first k tokens of the infinite Zipf law hold `mass`.
 

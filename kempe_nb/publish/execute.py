@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -189,8 +190,10 @@ def execute(task: Task, *, progress: bool = True, position: int = 0) -> Outcome:
         task.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=task.folder, prefix=f".run-{os.getpid()}-") as folder:
             return _execute_in(Path(folder), task, progress, position)
-    except OSError as error:
-        return Outcome(False, f"{task.stem}: FAILED, {error}; the last good copy is kept")
+    except Exception as error:
+        # A full disk, a kernel that does not start: whatever it is, the other chapters still run.
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome(False, f"{task.stem}: FAILED, {reason}; the last good copy is kept")
 
 
 def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outcome:
@@ -261,11 +264,12 @@ def commit(folder: Path) -> str:
 
 def _summary(task: Task, facts: Mapping) -> str:
     claims = facts["claims"]
-    held = sum(claim["verdict"] == "holds" for claim in claims)
+    verdicts = Counter(claim["verdict"] for claim in claims)
+    others = "".join(f", {verdicts[v]} {v}" for v in ("differs", "fails") if verdicts[v])
     return (
         f"{task.stem}: {facts['seconds']:.0f} s, peak {facts['peak_mib']:.0f} MiB, "
-        f"{facts.get('device', 'unknown device')}, {held} of {len(claims)} claims hold, "
-        f"{len(claims) - held} as expected do not"
+        f"{facts.get('device', 'unknown device')}, "
+        f"{verdicts['holds']} of {len(claims)} claims hold{others}"
     )
 
 

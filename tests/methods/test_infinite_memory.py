@@ -113,6 +113,18 @@ def test_survival_is_that_of_a_poisson_branching_process():
         )
 
 
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=30), st.data())
+def test_top_k_keeps_the_largest_in_their_ratios(weights, data):
+    p = np.array(weights) / np.sum(weights)
+    k = data.draw(st.integers(1, len(p)))
+    cut = memory.top_k(p, k)
+    kept = cut > 0
+    assert kept.sum() == k
+    np.testing.assert_allclose(cut.sum(), 1)
+    assert p[kept].min() >= max(p[~kept], default=0)
+    np.testing.assert_allclose(cut[kept] / p[kept], 1 / p[kept].sum())
+
+
 @given(st.floats(1.2, 3.0), st.floats(0.05, 0.995))
 @settings(deadline=None)
 def test_nucleus_rank_is_the_smallest_that_holds_the_mass(beta, mass):
@@ -151,6 +163,10 @@ def test_nucleus_rank_is_the_smallest_that_holds_the_mass(beta, mass):
         (lambda: memory.missed_mass([0.5, 0.5], [0.5, 0.4], 1), "q sums to 0.9"),
         (lambda: memory.missed_mass([], [], 1), r"p has shape \(0,\)"),
         (lambda: memory.missed_mass([1.0], [0.5, 0.5], 1), "p has 1 entries and q has 2"),
+        (lambda: memory.top_k([0.5, 0.5], 0), "k is 0; accepted is an integer from 1 to 2"),
+        (lambda: memory.top_k([0.5, 0.5], -1), "k is -1"),
+        (lambda: memory.top_k([0.5, 0.5], 3), "k is 3"),
+        (lambda: memory.top_k([0.5, 0.6], 1), "p sums to 1.1"),
         (lambda: memory.nucleus_rank(1.5, 1.0), "mass is 1.0"),
         (lambda: memory.nucleus_rank(1.5, 0), "mass is 0"),
     ],
