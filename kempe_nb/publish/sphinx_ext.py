@@ -78,21 +78,20 @@ class ClaimsDirective(_Facts, SphinxDirective):
             logger.warning("chapter %r was not executed", chapter, location=self.get_location())
             return []
         own = chapter == self.own_chapter()
-        head = ("Claim", "Measured (required)", "Verdict")
-        rows = [self._row(chapter, claim, own) for claim in facts["claims"]]
-        return [table(head, rows, widths=(58, 25, 17))]
+        rows = [self._row(claim, own) for claim in facts["claims"]]
+        return [table(("Claim", "Measured (required)"), rows)]
 
-    def _row(self, chapter: str, claim: dict, own: bool) -> list[list[nodes.Node]]:
+    def _row(self, claim: dict, own: bool) -> list[list[nodes.Node]]:
         name = nodes.literal(text=claim["id"])
         source = nodes.emphasis(text=f"Source: {claim['source']}.")
         statement = nodes.paragraph("", "", name, nodes.Text(f" {claim['sentence']} "), source)
         if own:
             statement["ids"].append(f"claim-{claim['id']}")
-        measured = f"{claim['shown']} ({claim['condition']})"
+        value = f"{claim['shown']} ({claim['condition']})"
+        measured = [nodes.paragraph("", "", _verdict(claim)), *_text(value)]
         if claim["paper"]:
-            measured += f"; the paper: {claim['paper']}"
-        verdict = nodes.paragraph("", "", _verdict(claim))
-        return [[statement], [nodes.paragraph(text=measured)], [verdict]]
+            measured += _text(f"The paper: {claim['paper']}.")
+        return [[statement], measured]
 
 
 class MeasuredDirective(_Facts, SphinxDirective):
@@ -118,7 +117,7 @@ class StatusDirective(SphinxDirective):
         facts = load_facts(self.env.app)
         for chapter in facts:
             self.env.note_dependency(str(Path(self.env.srcdir) / RECORDS / f"{chapter}.json"))
-        head = ("Chapter", "Time", "Peak memory", "Where", "When", "Claims", "Figures", "Sliders")
+        head = ("Chapter", "Cost", "Where and when", "Contents")
         rows = [self._row(chapter, entry) for chapter, entry in facts.items()]
         versions = {n: v for entry in facts.values() for n, v in entry["versions"].items()}
         listed = [[_text(name), _text(version)] for name, version in sorted(versions.items())]
@@ -129,13 +128,15 @@ class StatusDirective(SphinxDirective):
         link = _link(self.env, f"chapters/{chapter}", "", chapter)
         return [
             [nodes.paragraph("", "", link)],
-            _text(duration(facts["seconds"])),
-            _text(f"{facts['peak_mib']:.0f} MiB"),
-            _text(f"{machine(facts)}, profile {facts['profile']}"),
-            _text(f"{facts['date']}, {facts['commit']}"),
-            _text(f"{held} of {len(facts['claims'])} hold"),
-            _text(str(facts.get("figures", 0))),
-            _text(str(facts.get("sliders", 0))),
+            _text(f"{duration(facts['seconds'])}, {facts['peak_mib']:.0f} MiB"),
+            _text(
+                f"{machine(facts)}, profile {facts['profile']}; {facts['date']}, "
+                f"commit {facts['commit']}"
+            ),
+            _text(
+                f"{held} of {len(facts['claims'])} claims hold; {facts.get('figures', 0)} figures, "
+                f"{facts.get('sliders', 0)} figures with sliders"
+            ),
         ]
 
 
@@ -160,10 +161,10 @@ def machine(facts: dict) -> str:
     return f"{cores} CPU core{'s' if cores != 1 else ''} ({facts.get('device', 'unknown')})"
 
 
-def table(head, rows, widths=None) -> nodes.table:
+def table(head, rows) -> nodes.table:
     """Return a docutils table of a header and rows of cells, each a list of nodes."""
     group = nodes.tgroup(cols=len(head))
-    group += [nodes.colspec(colwidth=w) for w in widths or [1] * len(head)]
+    group += [nodes.colspec(colwidth=1) for _ in head]
     group += nodes.thead("", _table_row([_text(name) for name in head]))
     group += nodes.tbody("", *[_table_row(row) for row in rows])
     return nodes.table("", group, classes=["kempe-table", "colwidths-auto"])

@@ -110,7 +110,7 @@ def test_the_measured_line_and_the_status_come_from_the_facts(build):
     for part in ("2.2 min", "512 MiB", "2 CPU cores", "2026-01-02", "abc1234", "torch 2.0"):
         assert part in measured
     status = pages["index"].get_text(" ")
-    assert "1 of 1 hold" in status and "2.2 min" in status and "3.11" in status
+    assert "1 of 1 claims hold; 3 figures" in status and "2.2 min" in status and "3.11" in status
 
 
 def test_the_table_shows_what_the_paper_says_where_we_differ(build):
@@ -119,7 +119,7 @@ def test_the_table_shows_what_the_paper_says_where_we_differ(build):
         "# One\n\n{claim}`small`\n\n```{claims}\n```\n", facts=FACTS | {"claims": [differs]}
     )
     row = pages["chapters/one"].select_one("table.kempe-table tbody tr").get_text(" ")
-    assert "the paper: twenty-fold" in row and "≠ differs" in row
+    assert "The paper: twenty-fold." in row and "≠ differs" in row
 
 
 @pytest.mark.parametrize("text", ["```{claims} nowhere\n```", "```{measured}\n```"])
