@@ -146,7 +146,8 @@ def claim_badge(env: BuildEnvironment, chapter: str, claim: dict) -> nodes.Node:
     badge["reftitle"] = f"{claim['sentence']} Required: {claim['condition']}."
     badge["classes"].append("kempe-badge")
     badge += _verdict(claim)
-    badge += nodes.Text(f" {claim['shown']}")
+    if claim["shown"] != "yes":
+        badge += nodes.Text(f" {claim['shown']}")
     return badge
 
 
