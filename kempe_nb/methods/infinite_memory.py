@@ -60,9 +60,10 @@ def clean_law(samples: ArrayLike, beta: float) -> np.ndarray:
 def clean_error(samples: ArrayLike, beta: float) -> np.ndarray:
     """Return the exact expected error after T draws from the Zipf law itself.
 
-    The first `EXPLICIT_RANKS` terms of sum_i p_i (1 - p_i)^T are summed. Behind them
-    (1 - p)^T = e^(-T p) to better than 1e-9 wherever the term counts, and the midpoint rule turns
-    the sum into an incomplete gamma function: A^(1/beta) T^-c gamma(c, T A N^-beta) / beta with
+    The first `EXPLICIT_RANKS` terms of sum_i p_i (1 - p_i)^T are summed.
+    Behind them (1 - p)^T is e^(-T p) up to a relative error of the order of
+    p, below 1e-5, and the midpoint rule turns the sum into an incomplete
+    gamma function: A^(1/beta) T^-c gamma(c, T A N^-beta) / beta with
     N = EXPLICIT_RANKS + 1/2.
     """
     sizes = _checked_sizes(samples, "samples")
