@@ -11,15 +11,13 @@ Importing this module imports torch, but neither torchvision nor scikit-learn.
 import numbers
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kempe_nb.notebook.data.cache import cache_folder
 from kempe_nb.notebook.data.corpus import Corpus, corpus_from_text
 from kempe_nb.notebook.data.errors import DataError, bad_argument
 from kempe_nb.notebook.data.images import Images, check_limit, limited
-
-if TYPE_CHECKING:
-    from kempe_nb.notebook.data.torchvision_import import import_torchvision
+from kempe_nb.notebook.data.torchvision_import import import_torchvision
 
 __all__ = [
     "DATASETS",
@@ -109,15 +107,6 @@ def load(
 
         everything = idx.load(name, split, place, may_download=folder is None)
     return limited(everything, limit, seed)
-
-
-def __getattr__(name: str) -> Any:
-    # Late for the same reason as the modules in load.
-    if name == "import_torchvision":
-        from kempe_nb.notebook.data.torchvision_import import import_torchvision
-
-        return import_torchvision
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _is_integer(value: object) -> bool:
