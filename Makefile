@@ -1,6 +1,6 @@
 # Everything happens in a virtual environment of the project's own; nothing needs root.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
-VENV ?= .venv
+VENV := .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -28,6 +28,7 @@ clean:
 
 # torch first and alone: with it in place no other package can pull in a second build of it.
 $(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) $$(grep '^torch==' requirements.txt)
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements.txt

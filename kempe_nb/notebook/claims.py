@@ -135,14 +135,16 @@ def clear() -> None:
 
 
 def _refuse_bad_arguments(claim_id, sentence, measured, source, at_most, at_least, paper, expect):
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", claim_id):
+    if not isinstance(claim_id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", claim_id):
         raise ValueError(f"claim_id is {claim_id!r}; accepted are words like 'clean-exponent'")
     known = _ledger.get(claim_id)
+    if known is not None and record.is_published():
+        raise ValueError(f"claim_id {claim_id!r} is checked twice in one run")
     if known is not None and known.sentence != sentence:
         raise ValueError(f"claim_id {claim_id!r} is taken by another claim: {known.sentence!r}")
     for name, text in (("sentence", sentence), ("source", source)):
-        if not text.strip():
-            raise ValueError(f"{name} is empty; a claim needs one")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name} is {text!r}; a claim needs one in words")
     if expect not in VERDICTS:
         raise ValueError(f"expect is {expect!r}; accepted are {', '.join(map(repr, VERDICTS))}")
     if expect == "differs" and not paper:
@@ -156,8 +158,9 @@ def _refuse_bad_arguments(claim_id, sentence, measured, source, at_most, at_leas
         raise ValueError(f"measured is {measured!r}; accepted are a real number and a bool")
     if not bounds:
         raise ValueError("neither at_most nor at_least is given; a number needs a bound")
-    if any(math.isnan(bound) for bound in bounds):
-        raise ValueError("at_most and at_least must not be NaN")
+    for bound in bounds:
+        if not isinstance(bound, Real) or math.isnan(bound):
+            raise ValueError(f"a bound is {bound!r}; accepted for at_most and at_least are numbers")
     if len(bounds) == 2 and at_least > at_most:
         raise ValueError(f"at_least={at_least!r} is above at_most={at_most!r}")
 

@@ -6,6 +6,7 @@ text. The data colours are mid-tones with a contrast of at least 3:1 against bot
 """
 
 import html
+import math
 import re
 from collections.abc import Mapping
 from io import BytesIO
@@ -103,8 +104,9 @@ def show(fig: Figure, *, alt: str, caption: str, **values) -> None:
         For an empty `alt` or `caption`, a field without a value, a figure without axes, or a title
         inside the axes.
     """
+    refuse_bad_figure(fig)
+    values = plain_values(values)
     texts = fill({"alt": alt, "caption": caption}, values)
-    _refuse_bad_figure(fig)
     record.count("figures")
     markup = figure_html(to_svg(fig, salt=texts["alt"]), **texts)
     plt.close(fig)
@@ -124,13 +126,31 @@ def fill(templates: Mapping[str, str], values: Mapping) -> dict[str, str]:
             raise ValueError(
                 f"{name} has the field {error} but the values given are {sorted(values)}"
             ) from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{name} is {template!r}, which cannot be filled: {error}") from None
     return filled
+
+
+def plain_values(values: Mapping) -> dict:
+    """Return the values of fields as plain Python, which the notebook's JSON keeps as it is.
+
+    Raises
+    ------
+    ValueError
+        For anything but words and finite numbers.
+    """
+    plain = {}
+    for name, value in values.items():
+        plain[name] = value.item() if isinstance(value, np.generic) else value
+        number = isinstance(plain[name], int | float) and math.isfinite(plain[name])
+        if not number and not isinstance(plain[name], str):
+            raise ValueError(f"{name} is {value!r}; accepted are words and finite numbers")
+    return plain
 
 
 def text_metadata(templates: Mapping[str, str], frames: list[Mapping]) -> dict:
     """Return the output metadata from which a changed text can be filled in again."""
-    plain = [{key: _plain(value) for key, value in frame.items()} for frame in frames]
-    return {"kempe_nb": {"templates": dict(templates), "frames": plain}}
+    return {"kempe_nb": {"templates": dict(templates), "frames": frames}}
 
 
 def figure_html(svg: str, *, alt: str, caption: str) -> str:
@@ -186,7 +206,12 @@ def _compact(svg: str) -> str:
 
 
 def _rounded(tag: str) -> str:
-    """Round the coordinates inside one tag; the text between tags holds the numbers of the axes."""
+    """Round the coordinates inside one tag; the text between tags holds the numbers of the axes.
+
+    The scale factors of a matrix multiply hundreds of pixels and stay as they are.
+    """
+    if "matrix(" in tag:
+        return tag
     return re.sub(r"(?<![\w#])-?\d+\.\d{3,}(?=[^\w%])", lambda m: f"{float(m[0]):.2f}", tag)
 
 
@@ -211,15 +236,11 @@ def power_of_ten(value: float, _position=None) -> str:
     return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(_SUPERSCRIPT))
 
 
-def _refuse_bad_figure(fig: Figure) -> None:
+def refuse_bad_figure(fig: Figure) -> None:
+    """Raise ValueError unless this is a figure with axes and without a title inside them."""
     if not isinstance(fig, Figure):
         raise ValueError(f"fig is a {type(fig).__name__}; accepted is a matplotlib Figure")
     if not fig.axes:
         raise ValueError("fig has no axes: nothing would be shown")
     if any(axes.get_title() for axes in fig.axes):
         raise ValueError("fig has a title inside its axes; put it into caption")
-
-
-def _plain(value):
-    """Return a NumPy scalar as a Python number, so that it fits into the notebook's JSON."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -4,7 +4,6 @@ The executor names a file in the environment variable `KEMPE_NB_RECORD`. Without
 notebook, nothing is written.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -59,11 +58,6 @@ def peak_memory_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def loaded_modules() -> dict[str, str]:
-    """Return the SHA-256 of the source of every module of kempe_nb that this process imported."""
-    found = {}
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.split(".")[0] == "kempe_nb" and file:
-            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return found
+def loaded_modules() -> list[str]:
+    """Return the names of the modules of kempe_nb that this process imported."""
+    return sorted(name for name in sys.modules if name.split(".")[0] == "kempe_nb")

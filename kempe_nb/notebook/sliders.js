@@ -18,7 +18,8 @@
       spoken.textContent = frames[index].firstElementChild.getAttribute("aria-label");
     };
     sliders.forEach((slider) => slider.addEventListener("input", update));
-    // A browser may keep the position of a slider over a reload: draw what it shows.
     update();
+    // A browser restores the position of a slider after Back or a reload: draw what it shows.
+    addEventListener("pageshow", update);
   }
 })();

@@ -71,12 +71,18 @@ def explore(
     start = dict(start or {})
     _refuse_bad_grids(grids, start)
     _refuse_bad_texts(alt, caption, labels or {}, grids)
+    filled = figures.fill({"caption": caption}, {})["caption"]
     names = {name: (labels or {}).get(name, name) for name in grids}
     live = not record.is_published() if live is None else live
     if live:
-        _display_live(draw, alt, caption, start, names, grids)
-    else:
-        _display_static(draw, alt, caption, start, names, grids, max_frames, max_bytes)
+        _display_live(draw, alt, filled, start, names, grids)
+        return
+    markup, frames = _static_markup(draw, alt, filled, start, names, grids, max_frames, max_bytes)
+    record.count("sliders")
+    described = figures.fill({"alt": alt}, frames[0])["alt"]
+    data = {"text/html": markup, "text/plain": f"Figure with sliders {list(grids)}: {described}"}
+    metadata = figures.text_metadata({"alt": alt, "caption": caption}, frames)
+    display(data, raw=True, metadata=metadata)
 
 
 def refine(values: Sequence, steps: int = REFINEMENT) -> list:
@@ -99,7 +105,8 @@ def refine(values: Sequence, steps: int = REFINEMENT) -> list:
     return [float(v) for v in fine]
 
 
-def _display_static(draw, alt, caption, start, names, grids, max_frames, max_bytes) -> None:
+def _static_markup(draw, alt, caption, start, names, grids, max_frames, max_bytes):
+    """Return the markup with all frames, and the values of each frame."""
     points = [
         dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())
     ]
@@ -119,7 +126,6 @@ def _display_static(draw, alt, caption, start, names, grids, max_frames, max_byt
             f'<div role="img" aria-label="{html.escape(description)}">{svg}</div></div>'
         )
         filled.append(values)
-    record.count("sliders")
     controls = "".join(
         _control(names[name], values, start.get(name, values[0])) for name, values in grids.items()
     )
@@ -131,11 +137,7 @@ def _display_static(draw, alt, caption, start, names, grids, max_frames, max_byt
         '<p class="kempe-reading" aria-live="polite"></p>'
         f"<noscript>The sliders need JavaScript.</noscript><script>{script}</script></div>"
     )
-    described = figures.fill({"alt": alt}, filled[0])["alt"]
-    data = {"text/html": markup, "text/plain": f"Figure with sliders {list(grids)}: {described}"}
-    display(
-        data, raw=True, metadata=figures.text_metadata({"alt": alt, "caption": caption}, filled)
-    )
+    return markup, filled
 
 
 def _display_live(draw, alt, caption, start, names, grids) -> None:
@@ -162,9 +164,10 @@ def _display_live(draw, alt, caption, start, names, grids) -> None:
 def _frame(draw, point, salt) -> tuple[str, dict]:
     drawn = draw(**point)
     fig, values = drawn if isinstance(drawn, tuple) else (drawn, {})
+    figures.refuse_bad_figure(fig)
     svg = figures.to_svg(fig, salt=salt)
     plt.close(fig)
-    return svg, {**point, **values}
+    return svg, figures.plain_values({**point, **values})
 
 
 def _control(name, values, initial) -> str:
@@ -195,7 +198,7 @@ def _refuse_bad_grids(grids, start) -> None:
     for name, values in grids.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise ValueError(f"{name} is {values!r}; accepted is a list of values")
-        if len(set(values)) != len(values) or len(values) < 2:
+        if len(set(map(repr, values))) != len(values) or len(values) < 2:
             raise ValueError(f"{name} is {values!r}; accepted are two or more different values")
     for name, value in start.items():
         if name not in grids or value not in grids[name]:

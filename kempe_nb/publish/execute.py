@@ -16,10 +16,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import papermill
@@ -30,7 +32,7 @@ from kempe_nb.notebook import record
 from kempe_nb.publish.fingerprint import (
     code_cells,
     fingerprint,
-    modules_are_unchanged,
+    module_hashes,
     versions,
 )
 from kempe_nb.publish.project import (
@@ -43,7 +45,7 @@ from kempe_nb.publish.project import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """One chapter to execute with one set of parameters."""
 
@@ -56,7 +58,9 @@ class Task:
     def stem(self) -> str:
         """File name of the executed copy; parameters other than the defaults are part of it."""
         extra = [f"{k}={v}" for k, v in sorted(self.parameters.items()) if k != "profile"]
-        return "@".join([self.name, *extra])
+        stem = quote("@".join([self.name, *extra]), safe="@=, ")
+        # A file name has room for some 250 bytes, and for longer ones their hash is name enough.
+        return stem if len(stem) <= 150 else f"{self.name}@{_sha256(stem.encode())[:16]}"
 
     @property
     def copy(self) -> Path:
@@ -124,18 +128,27 @@ def is_fresh(task: Task) -> bool:
     if facts is None or not task.copy.is_file():
         return False
     return (
-        facts["notebook_sha256"] == _sha256(task.copy.read_bytes())
-        and facts["fingerprint"] == fingerprint(read_notebook(task.source), task.parameters)
-        and modules_are_unchanged(facts["modules"])
+        facts.get("notebook_sha256") == _sha256(task.copy.read_bytes())
+        and facts.get("fingerprint") == fingerprint(read_notebook(task.source), task.parameters)
+        and _modules_are_unchanged(facts.get("modules"))
     )
 
 
 def read_facts(path: Path) -> dict | None:
     """Return the facts of an executed copy, or None where there are none that can be read."""
     try:
-        return json.loads(path.read_text())
+        facts = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _modules_are_unchanged(recorded: object) -> bool:
+    """Tell whether the package modules that a run imported have the sources they had then."""
+    present = module_hashes()
+    return isinstance(recorded, dict) and all(
+        present.get(name) == digest for name, digest in recorded.items()
+    )
 
 
 def gate(notebook: nbformat.NotebookNode, facts: Mapping | None) -> None:
@@ -173,15 +186,26 @@ def _outcomes(tasks: list[Task], jobs: int, progress: bool):
         for task in tasks:
             yield execute(task, progress=progress)
         return
-    # Each chapter's record is named by an environment variable, so each needs its own process.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ThreadPoolExecutor(jobs) as threads:
         futures = [
-            pool.submit(execute, task, progress=progress, position=number)
+            threads.submit(_execute_apart, task, progress, number)
             for number, task in enumerate(tasks)
         ]
-        for future in futures:
-            yield future.result()
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _execute_apart(task: Task, progress: bool, position: int) -> Outcome:
+    """Execute a chapter in a process of its own: its record is named by an environment variable."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(execute, task, progress=progress, position=position).result()
+        except BrokenProcessPool:
+            return Outcome(False, f"{task.stem}: FAILED, its process was killed; start again")
 
 
 def execute(task: Task, *, progress: bool = True, position: int = 0) -> Outcome:
@@ -200,6 +224,7 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     output, facts_file = folder / "notebook.ipynb", folder / "facts.json"
     # Taken before the run: what is edited meanwhile counts as a change.
     expected = fingerprint(read_notebook(task.source), task.parameters)
+    modules = module_hashes()
     started = time.perf_counter()
     try:
         # VARIABLE tells the notebook that it is published, and where its facts go.
@@ -225,10 +250,11 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
         return Outcome(False, f"{task.stem}: FAILED, {error}")
     facts = facts | _facts_of_run(task, notebook, time.perf_counter() - started)
     facts["fingerprint"] = expected
+    facts["modules"] = {name: modules.get(name) for name in facts["modules"]}
     content = nbformat.writes(notebook).encode()
     facts["notebook_sha256"] = _sha256(content)
-    write_atomically(task.copy, content)
-    write_atomically(task.facts, json.dumps(facts, indent=1).encode())
+    write_atomically(task.copy, content, folder)
+    write_atomically(task.facts, json.dumps(facts, indent=1).encode(), folder)
     task.partial.unlink(missing_ok=True)
     return Outcome(True, _summary(task, facts))
 

@@ -30,7 +30,7 @@ LIBRARIES = (
 )
 
 #: The calls whose literal texts are filled in at build time, and the names of these texts.
-TEXT_CALLS = ("show", "explore")
+TEXT_CALLS = ("figures.show", "sliders.explore")
 TEXT_NAMES = ("alt", "caption")
 
 
@@ -60,10 +60,15 @@ def fingerprint(notebook: nbformat.NotebookNode, parameters: Mapping) -> str:
 
 def normalised(source: str) -> str:
     """Return a text that is the same for two cells that compute the same."""
-    tree = parse(source)
+    try:
+        tree = parse(source)
+    except SyntaxError:
+        # Executing the cell will say what is wrong, and where.
+        return source
     for keyword in _text_keywords(tree):
         keyword.value = ast.Constant("")
-    return ast.dump(tree)
+    # IPython shows the value of a last expression unless a semicolon follows.
+    return ast.dump(tree) + (";" if source.rstrip().endswith(";") else "")
 
 
 def parse(source: str) -> ast.Module:
@@ -76,23 +81,22 @@ def literal_texts(source: str) -> list[tuple[str, str]]:
     return [(keyword.arg, keyword.value.value) for keyword in _text_keywords(parse(source))]
 
 
-def modules_are_unchanged(recorded: Mapping[str, str]) -> bool:
-    """Tell whether the package modules that a run imported have the sources they had then."""
+def module_hashes() -> dict[str, str]:
+    """Return the SHA-256 of every module of the package, and of a script of the same name."""
     package = Path(kempe_nb.__file__).parent
-    return all(_module_hash(package, name) == digest for name, digest in recorded.items())
-
-
-def _module_hash(package: Path, name: str) -> str | None:
-    path = package.joinpath(*name.split(".")[1:])
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if file.is_file():
-            return hashlib.sha256(file.read_bytes()).hexdigest()
-    return None
+    found = {}
+    for file in package.rglob("*.py"):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        script = file.with_suffix(".js")
+        content = file.read_bytes() + (script.read_bytes() if script.exists() else b"")
+        found[name] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def _text_keywords(tree: ast.Module) -> Iterator[ast.keyword]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in TEXT_CALLS:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in TEXT_CALLS:
             for keyword in node.keywords:
                 literal = isinstance(keyword.value, ast.Constant)
                 if keyword.arg in TEXT_NAMES and literal and isinstance(keyword.value.value, str):

@@ -1,7 +1,10 @@
 """The project's folders, its chapters and the parameters that they declare."""
 
+import ast
 import contextlib
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 
 from kempe_nb.notebook.profile import PROFILES
 
@@ -49,7 +51,13 @@ class Project:
 
     def chapters(self) -> dict[str, Path]:
         """Return the chapters by name, in alphabetical order."""
-        return {path.stem: path for path in sorted((self.book / "chapters").glob("*.ipynb"))}
+        found = {path.stem: path for path in sorted((self.book / "chapters").glob("*.ipynb"))}
+        for name in found:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise UsageError(
+                    f"chapter is {name!r}; accepted in its name are letters, digits, _ and -"
+                )
+        return found
 
     def select(self, names: list[str]) -> dict[str, Path]:
         """Return the named chapters, all of them for an empty list; refuse an unknown name."""
@@ -79,8 +87,11 @@ def declared_parameters(path: Path) -> dict[str, object]:
     tags = [tag for cell in read_notebook(path).cells for tag in cell.metadata.get("tags", [])]
     if "parameters" not in tags:
         raise UsageError(f"{path.name} has no cell tagged 'parameters'")
-    found = papermill.inspect_notebook(str(path))
-    parameters = {name: yaml.safe_load(entry["default"]) for name, entry in found.items()}
+    try:
+        found = papermill.inspect_notebook(str(path))
+    except Exception as error:
+        raise UsageError(f"papermill cannot read the parameters of {path}: {error}") from error
+    parameters = {name: _python_value(entry["default"]) for name, entry in found.items()}
     if "profile" not in parameters:
         raise UsageError(f"{path.name} does not declare 'profile' in its parameters cell")
     return parameters
@@ -89,8 +100,8 @@ def declared_parameters(path: Path) -> dict[str, object]:
 def checked_parameters(path: Path, profile: str, given: Mapping[str, str]) -> dict[str, object]:
     """Return the parameters of a run; refuse what the chapter does not declare.
 
-    Values are read as YAML and must have the type of the declared default (an integer is taken for
-    a float).
+    A value is written as in Python, a text without quotes, and must have the type of the declared
+    default; an integer is taken for a float, and a default of None takes any value.
     """
     if profile not in PROFILES:
         raise UsageError(f"profile is {profile!r}; accepted are {', '.join(PROFILES)}")
@@ -103,7 +114,8 @@ def checked_parameters(path: Path, profile: str, given: Mapping[str, str]) -> di
         if name not in declared:
             names = ", ".join(accepted) or "none"
             raise UsageError(f"{path.stem} declares no parameter {name!r}; accepted are {names}")
-        value, default = yaml.safe_load(text), declared[name]
+        default = declared[name]
+        value = text if isinstance(default, str) else _python_value(text)
         if isinstance(default, float) and type(value) is int:
             value = float(value)
         if default is not None and type(value) is not type(default):
@@ -115,15 +127,29 @@ def checked_parameters(path: Path, profile: str, given: Mapping[str, str]) -> di
     return chosen
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part."""
+def _python_value(text: str) -> object:
+    """Return the value of a Python literal; what is none stays text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def write_atomically(path: Path, content: bytes, workshop: Path | None = None) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    The new file is made in `workshop`, by default beside the old one, and has the old one's
+    permissions.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+    handle, temporary = tempfile.mkstemp(dir=workshop or path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 """Build the static site with Jupyter Book from the staged sources, with warnings as errors."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,5 +24,10 @@ def build_site(project: Project, tasks: list[Task]) -> Path:
         *("--config", str(project.root / "_config.yml"), "--toc", str(project.root / "_toc.yml")),
         *("--path-output", str(project.root), "-W", "-n", "--keep-going"),
     ]
-    subprocess.run(command, cwd=project.root, check=True)
+    try:
+        subprocess.run(command, cwd=project.root, check=True)
+    except subprocess.CalledProcessError:
+        # Sphinx keeps the pages that it warned about and would not warn about them again.
+        shutil.rmtree(project.build / ".doctrees", ignore_errors=True)
+        raise
     return project.build / "html" / "index.html"

@@ -199,9 +199,11 @@ def _forget_page(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
 
 
 def _sources_hash(folder: Path) -> str:
-    """Return the hash of this extension and of the static files of the site."""
+    """Return the hash of this extension, of the site's static files and of the chapters' names."""
     files = [Path(__file__), *sorted(p for p in folder.glob("_static/**/*") if p.is_file())]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    chapters = [file.name for file in sorted((folder / RECORDS).glob("*.json"))]
+    content = b"".join(file.read_bytes() for file in files) + repr(chapters).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _mend_bibliography(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:

@@ -41,7 +41,10 @@ def stage(project: Project, tasks: list[Task]) -> Path:
             raise UsageError(
                 f"{task.name} has no up-to-date executed copy; run python -m kempe_nb run"
             )
-        staged = graft(read_notebook(task.source), read_notebook(task.copy))
+        try:
+            staged = graft(read_notebook(task.source), read_notebook(task.copy))
+        except ValueError as error:
+            raise UsageError(f"{task.name}: {error}") from None
         wanted[task.source.relative_to(project.book)] = nbformat.writes(staged).encode()
         wanted[Path(RECORDS) / f"{task.name}.json"] = task.facts.read_bytes()
     for relative, content in wanted.items():
@@ -56,12 +59,28 @@ def graft(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbf
     The texts of the figures are filled in from the source's present literals and the values that
     the run recorded.
     """
-    for cell, ran in zip(code_cells(source), code_cells(executed), strict=True):
-        old, new = literal_texts(ran.source), literal_texts(cell.source)
-        changed = {before: after[1] for before, after in zip(old, new, strict=True)}
+    pairs = list(zip(code_cells(source), code_cells(executed), strict=True))
+    # A figure may be shown by a function of another cell; a cell's own texts come first.
+    elsewhere: dict[tuple[str, str], str] = {}
+    for cell, ran in pairs:
+        elsewhere |= _changed_texts(ran.source, cell.source)
+    for cell, ran in pairs:
+        changed = elsewhere | _changed_texts(ran.source, cell.source)
         cell.outputs = [_with_texts(output, changed) for output in ran.outputs]
         cell.execution_count = ran.execution_count
     return source
+
+
+def _changed_texts(ran: str, present: str) -> dict[tuple[str, str], str]:
+    """Return the present text of each text that a cell was executed with."""
+    changed: dict[tuple[str, str], str] = {}
+    for before, (_, after) in zip(literal_texts(ran), literal_texts(present), strict=True):
+        if changed.setdefault(before, after) != after:
+            raise UsageError(
+                f"two figures of one cell had the same {before[0]} {before[1]!r} and now differ; "
+                "execute the chapter again with python -m kempe_nb run --force"
+            )
+    return changed
 
 
 def _with_texts(
@@ -75,10 +94,17 @@ def _with_texts(
         present = changed.get((name, template), template)
         if present == template:
             continue
-        for values in recorded["frames"]:
-            before = figures.fill({name: template}, values)[name]
-            after = figures.fill({name: present}, values)[name]
-            markup = markup.replace(_slot(name, before), _slot(name, after))
+        frames = recorded["frames"]
+        if name == "caption" and len(frames) > 1:
+            frames = [{}]  # All frames share one caption, which has no fields.
+        # Frame by frame and from left to right: two frames may have had the same text.
+        start = 0
+        for values in frames:
+            before = _slot(name, figures.fill({name: template}, values)[name])
+            after = _slot(name, figures.fill({name: present}, values)[name])
+            start = markup.index(before, start)
+            markup = markup[:start] + after + markup[start + len(before) :]
+            start += len(after)
     output.data["text/html"] = markup
     return output
 
@@ -87,7 +113,7 @@ def _slot(name: str, text: str) -> str:
     """Return the markup around a text of a figure, so that nothing else is replaced."""
     escaped = html.escape(text)
     return {
-        "alt": f'aria-label="{escaped}"',
+        "alt": f'role="img" aria-label="{escaped}"',
         "caption": f"<figcaption>{escaped}</figcaption>",
     }[name]
 

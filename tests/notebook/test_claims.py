@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -12,7 +13,7 @@ from kempe_nb.notebook import claims, record
 def check(claim_id="a-claim", measured=1.0, **options):
     """Check a claim with defaults that hold."""
     options = {"source": "a test"} | options
-    if not isinstance(measured, bool) and not {"at_most", "at_least"} & set(options):
+    if not isinstance(measured, bool | np.bool_) and not {"at_most", "at_least"} & set(options):
         options["at_most"] = 2
     return claims.check(claim_id, f"The sentence of {claim_id}.", measured, **options)
 
@@ -85,6 +86,34 @@ def test_without_an_executor_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_claim_is_checked_once_in_a_published_run(monkeypatch):
+    monkeypatch.setenv(record.VARIABLE, "unused")
+    check("one", measured=5.0)
+    with pytest.raises(ValueError, match="checked twice"):
+        check("one", measured=1.0)
+
+
+def test_surprises_are_recorded_too_and_the_tally_counts_verdicts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(record.VARIABLE, str(tmp_path / "facts.json"))
+    check("good")
+    check("bad", measured=9.0)
+    check("other", measured=9.0, expect="differs", paper="less")
+    with pytest.raises(claims.ClaimsError):
+        claims.close()
+    recorded = json.loads((tmp_path / "facts.json").read_text())["claims"]
+    assert [claim["verdict"] for claim in recorded] == ["holds", "fails", "differs"]
+    assert "3 claims: 1 holds, 1 fails, 1 differs" in capsys.readouterr().out
+
+
+def test_what_is_shown_has_value_unit_and_condition():
+    claim = check(measured=1.23456, at_least=1, at_most=2.5, unit="s")
+    assert (claim.shown, claim.condition) == ("1.23 s", "1 to 2.5 s")
+    assert check("low", measured=3, at_least=2).condition == "≥ 2"
+    assert check("high", measured=1234567, at_most=2_000_000).shown == "1234567"
+    assert check("small", measured=1.5e-7, at_most=1e-5).condition == "≤ 1e-5"
+    assert check("numpy", measured=np.bool_(True)).shown == "yes"
+
+
 def test_a_repeated_identity_is_refused_but_a_cell_may_run_twice():
     check("one", measured=1.0)
     check("one", measured=1.5)
@@ -98,12 +127,14 @@ def test_a_repeated_identity_is_refused_but_a_cell_may_run_twice():
         ({"claim_id": "Not an id"}, "claim_id is 'Not an id'"),
         ({"measured": "text"}, "measured is 'text'"),
         ({"at_most": None}, "needs a bound"),
-        ({"at_most": math.nan}, "must not be NaN"),
+        ({"at_most": math.nan}, "a bound is nan"),
         ({"at_most": 1, "at_least": 2}, "is above"),
         ({"measured": True, "at_most": 1}, "measured is a bool"),
+        ({"claim_id": None}, "claim_id is None"),
+        ({"at_most": "2"}, "a bound is '2'"),
         ({"expect": "perhaps"}, "accepted are 'holds', 'fails', 'differs'"),
         ({"expect": "differs"}, "paper is empty"),
-        ({"source": " "}, "source is empty"),
+        ({"source": " "}, "source is ' '"),
     ],
 )
 def test_bad_input_is_refused_by_name(options, message):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from kempe_nb.notebook import figures
+from kempe_nb.notebook import figures, record
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,26 @@ def test_the_description_and_the_caption_reach_the_markup_escaped(shown):
     assert 'aria-label="Rises to 2 &amp; &quot;stops&quot;"' in data["text/html"]
     assert "<figcaption>A &lt;line&gt;.</figcaption>" in data["text/html"]
     assert options["metadata"]["kempe_nb"]["frames"] == [{"top": 2}]
+    assert record._facts["figures"] == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float64("inf"), (1, 2), None])
+def test_a_value_that_the_notebook_would_not_keep_is_refused(value, shown):
+    with pytest.raises(ValueError, match="top is .*accepted are words and finite numbers"):
+        figures.show(line_figure(), alt="To {top}", caption="c", top=value)
+
+
+def test_numpy_numbers_become_plain_ones(shown):
+    figures.show(line_figure(), alt="To {top!r}", caption="c", top=np.float64(0.5))
+    ((data, options),) = shown
+    assert 'aria-label="To 0.5"' in data["text/html"]
+    assert type(options["metadata"]["kempe_nb"]["frames"][0]["top"]) is float
+
+
+@pytest.mark.parametrize("alt", ["a {", "a {x:q}", "a {x.y}"])
+def test_a_text_that_cannot_be_filled_is_named(alt, shown):
+    with pytest.raises(ValueError, match="alt is 'a {"):
+        figures.show(line_figure(), alt=alt, caption="c", x=1)
 
 
 def test_a_shown_figure_is_closed(shown):
@@ -69,8 +89,8 @@ def test_alt_is_not_optional():
 
 
 def test_a_title_inside_the_axes_and_an_empty_figure_are_refused():
-    fig = line_figure()
-    fig.axes[0].set_title("no")
+    fig, axes = plt.subplots(2)
+    axes[1].set_title("no")
     with pytest.raises(ValueError, match="title inside its axes"):
         figures.show(fig, alt="a", caption="c")
     with pytest.raises(ValueError, match="no axes"):

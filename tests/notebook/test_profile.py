@@ -1,13 +1,15 @@
 """The profile: refusals, reproducible streams, and the one line that it prints."""
 
+import random
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
-from kempe_nb.notebook import profile
+from kempe_nb.notebook import profile, record
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +25,21 @@ def test_start_prints_one_line_that_says_what_runs_where(capsys):
     assert printed.count("\n") == 1
     assert "Profile cpu" in printed and "seed 3" in printed and torch.__version__ in printed
     assert (run.device.type, torch.get_num_threads()) == ("cpu", 1)
+    assert record._facts["device"] in printed
+    assert plt.rcParams["svg.fonttype"] == "none"
+
+
+def test_a_value_is_picked_by_profile():
+    cpu = profile.Profile("cpu", 0, torch.device("cpu"), 1)
+    gpu = profile.Profile("gpu", 0, torch.device("cuda"), 1)
+    assert (cpu.pick(cpu=1, gpu=2), gpu.pick(cpu=1, gpu=2)) == (1, 2)
 
 
 def test_the_seed_fixes_torch_numpy_and_the_named_streams():
     def draws(seed):
         run = profile.start("cpu", seed=seed)
-        return torch.rand(3).tolist(), np.random.rand(3).tolist(), run.rng("x").random(3).tolist()
+        legacy = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+        return *legacy, run.rng("x").random(3).tolist()
 
     assert draws(1) == draws(1)
     assert all(a != b for a, b in zip(draws(1), draws(2), strict=True))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from html.parser import HTMLParser
 
 import ipywidgets
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from matplotlib import pyplot as plt
 
-from kempe_nb.notebook import record, sliders
+from kempe_nb.notebook import figures, record, sliders
 
 
 class Page(HTMLParser):
@@ -30,6 +31,14 @@ class Page(HTMLParser):
             self.frames[-1].setdefault("label", attrs["aria-label"])
         elif tag == "label":
             self.labels.append(attrs)
+
+
+@pytest.fixture(autouse=True)
+def _style():
+    with plt.rc_context():
+        figures.use_style()
+        yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -93,6 +102,37 @@ def test_what_draw_returns_fills_the_description(static):
     page, (_, options) = static(draw=draw, alt="{a} squared is {square:.1f}", a=[2, 3])
     assert [frame["label"] for frame in page.frames] == ["2 squared is 4.0", "3 squared is 9.0"]
     assert options["metadata"]["kempe_nb"]["frames"][1] == {"a": 3, "square": 9}
+
+
+def test_the_markup_has_its_script_its_escaped_texts_and_is_counted(static):
+    _, (data, _) = static(alt="<{a}>", caption="A & B", a=[1, 2])
+    markup = data["text/html"]
+    assert 'box.querySelectorAll("input[type=range]")' in markup
+    assert "<figcaption>A &amp; B</figcaption>" in markup
+    assert 'aria-label="&lt;2&gt;"' in markup
+    assert record._facts["sliders"] == 1
+    assert plt.get_fignums() == []
+
+
+def test_no_two_frames_share_an_identity(static):
+    _, (data, _) = static(a=[1, 2, 3])
+    identities = re.findall(r'\bid="([^"]+)"', data["text/html"])
+    assert len(identities) == len(set(identities)) > 0
+
+
+def test_a_caption_has_no_fields_and_a_frame_no_title(static):
+    with pytest.raises(ValueError, match="caption has the field 'a'"):
+        static(caption="For {a}.", a=[1, 2])
+
+    def titled(a):
+        fig = draw_point()
+        fig.axes[0].set_title("no")
+        return fig
+
+    with pytest.raises(ValueError, match="title inside its axes"):
+        static(draw=titled, a=[1, 2])
+    with pytest.raises(ValueError, match="fig is a NoneType"):
+        static(draw=lambda a: None, a=[1, 2])
 
 
 def test_nothing_in_the_markup_asks_another_host(static):

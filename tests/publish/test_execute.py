@@ -263,6 +263,73 @@ def test_a_chapter_that_does_not_close_its_ledger_is_refused(project, write, cap
     assert "has to call claims.close()" in capfd.readouterr().out
 
 
+def test_a_killed_worker_costs_its_own_chapter_only(project, write, capfd):
+    kill = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"
+    write("a_killed", kill)
+    write("b_good")
+    write("c_good")
+    assert main(["run", "--jobs", "2"]) == 1
+    out = capfd.readouterr().out
+    assert "a_killed: FAILED, its process was killed" in out
+    assert {"b_good.json", "c_good.json"} <= set(files(project))
+
+
+def test_a_chapter_that_is_no_python_fails_alone(project, write, capfd):
+    write("a_bad", "x = 1")
+    assert main(["run"]) == 0
+    write("a_bad", "x = = 1")
+    write("b_good")
+    assert main(["run"]) == 1
+    out = capfd.readouterr().out
+    assert "a_bad: FAILED" in out and "SyntaxError" in out and "1 of 1 claims hold" in out
+
+
+def test_a_module_that_changes_makes_its_chapters_stale(project, write, monkeypatch):
+    write("chapter")
+    assert main(["run"]) == 0
+    (task,) = plan(project, [], "cpu", {})
+    used = facts(project, "chapter")["modules"]
+    assert "kempe_nb.notebook.claims" in used and "kempe_nb.publish.stage" not in used
+    now = execute.module_hashes()
+    monkeypatch.setattr(execute, "module_hashes", lambda: now | {"kempe_nb.publish.stage": "other"})
+    assert execute.is_fresh(task)
+    monkeypatch.setattr(execute, "module_hashes", lambda: now | {"kempe_nb.notebook.claims": "x"})
+    assert not execute.is_fresh(task)
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "value"),
+    [
+        ("rate = 1e-3", "rate=2e-3", 0.002),
+        ("rate = 0.5", "rate=1", 1.0),
+        ("name = 'a'", "name=123", "123"),
+        ("name = 'a'", "name=x=y/../z", "x=y/../z"),
+        ("flag = True", "flag=False", False),
+        ("sizes = [1, 2]", "sizes=[3]", [3]),
+        ("limit = None", "limit=5", 5),
+    ],
+)
+def test_values_are_python_literals_of_the_declared_type(project, write, declared, given, value):
+    write("chapter", parameters=f'profile = "cpu"\n{declared}')
+    name, _, text = given.partition("=")
+    (task,) = plan(project, [], "cpu", {name: text})
+    assert task.parameters[name] == value and type(task.parameters[name]) is type(value)
+    assert task.copy.parent == project.executed("cpu")
+
+
+def test_a_long_value_still_gives_a_file_name(project, write):
+    write("chapter", parameters='profile = "cpu"\nname = "a"')
+    tasks = [plan(project, [], "cpu", {"name": letter * 400})[0] for letter in "xy"]
+    assert all(len(task.copy.name) < 200 for task in tasks)
+    assert tasks[0].copy != tasks[1].copy
+
+
+def test_a_chapter_whose_name_could_be_taken_for_a_copy_is_refused(project, write, capfd):
+    write("one@seed=7")
+    assert main(["run"]) == 2
+    assert "chapter is 'one@seed=7'; accepted in its name" in capfd.readouterr().err
+
+
 def test_two_jobs_execute_two_chapters(project, write, capfd):
     write("first")
     write("second")

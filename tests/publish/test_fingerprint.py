@@ -1,6 +1,8 @@
 """What makes an executed copy stale, and what does not."""
 
+import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from kempe_nb.publish import fingerprint as fp
@@ -37,6 +39,10 @@ def test_a_change_that_computes_the_same_changes_nothing(before, after):
         (SHOW, SHOW.replace('alt="old {x}"', "alt=text")),
         ("print('alt')", "print('other')"),
         ("%timeit x", "%timeit y"),
+        ("x", "x;"),
+        ('other.show(alt="a")', 'other.show(alt="b")'),
+        ('figures.check(alt="a")', 'figures.check(alt="b")'),
+        ("x = (", "x = ["),
     ],
 )
 def test_a_change_of_code_changes_the_key(before, after):
@@ -69,18 +75,26 @@ def test_texts_are_found_in_the_order_in_which_they_stand():
     ]
 
 
-def test_a_changed_or_vanished_package_module_is_noticed(tmp_path, monkeypatch):
+def test_the_versions_that_results_depend_on_are_part_of_the_key():
+    found = fp.versions()
+    assert found["torch"] == torch.__version__ and found["numpy"] == np.__version__
+
+
+def test_modules_are_hashed_by_name_with_their_scripts(tmp_path, monkeypatch):
     package = tmp_path / "kempe_nb"
     (package / "methods").mkdir(parents=True)
     for file in ("__init__.py", "methods/__init__.py", "methods/thing.py", "methods/other.py"):
         (package / file).write_text("x = 1\n")
     monkeypatch.setattr(fp.kempe_nb, "__file__", str(package / "__init__.py"))
-    names = ("kempe_nb", "kempe_nb.methods", "kempe_nb.methods.thing")
-    recorded = {name: fp._module_hash(package, name) for name in names}
-    assert None not in recorded.values()
+    before = fp.module_hashes()
+    assert set(before) == {
+        "kempe_nb",
+        "kempe_nb.methods",
+        "kempe_nb.methods.thing",
+        "kempe_nb.methods.other",
+    }
     (package / "methods" / "other.py").write_text("x = 2\n")
-    assert fp.modules_are_unchanged(recorded)
-    (package / "methods" / "thing.py").write_text("x = 2\n")
-    assert not fp.modules_are_unchanged(recorded)
-    (package / "methods" / "thing.py").unlink()
-    assert not fp.modules_are_unchanged(recorded)
+    (package / "methods" / "thing.js").write_text("let x = 1;\n")
+    after = fp.module_hashes()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"kempe_nb.methods.thing", "kempe_nb.methods.other"}

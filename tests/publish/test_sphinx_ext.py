@@ -8,6 +8,8 @@ from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+from kempe_nb.publish.project import write_if_changed
+
 CLAIM = {
     "id": "small",
     "sentence": "One is at most two.",
@@ -42,11 +44,10 @@ def build(tmp_path):
         source = tmp_path / "source"
         (source / "chapters").mkdir(parents=True, exist_ok=True)
         (source / "_records").mkdir(exist_ok=True)
-        (source / "conf.py").write_text(
-            "extensions = ['myst_parser', 'kempe_nb.publish.sphinx_ext']\n"
-        )
-        (source / "index.md").write_text(index)
-        (source / "chapters" / "one.md").write_text(chapter)
+        extensions = b"extensions = ['myst_parser', 'kempe_nb.publish.sphinx_ext']\n"
+        write_if_changed(source / "conf.py", extensions)
+        write_if_changed(source / "index.md", index.encode())
+        write_if_changed(source / "chapters" / "one.md", chapter.encode())
         (source / "_records" / "one.json").write_text(json.dumps(facts))
         warnings = io.StringIO()
         with patch_docutils(), docutils_namespace():
@@ -120,6 +121,12 @@ def test_the_table_shows_what_the_paper_says_where_we_differ(build):
     )
     row = pages["chapters/one"].select_one("table.kempe-table tbody tr").get_text(" ")
     assert "The paper: twenty-fold." in row and "≠ differs" in row
+
+
+def test_a_claim_that_prose_forgets_is_noticed_in_an_incremental_build(build):
+    assert build("# One\n\nSee {claim}`small`.\n")[1] == ""
+    _, warnings = build("# One\n\nNo more.\n")
+    assert "no {claim} role refers to it" in warnings
 
 
 @pytest.mark.parametrize("text", ["```{claims} nowhere\n```", "```{measured}\n```"])

@@ -1,5 +1,8 @@
 """What Sphinx reads: present text and code with the outputs of the last run."""
 
+import re
+import stat
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -36,6 +39,56 @@ def test_a_changed_text_reaches_the_page_with_the_values_of_the_run():
     # Only the texts are replaced, not the same letters elsewhere.
     assert "<svg>old</svg>" in markup
     assert page.cells[0].execution_count == 3
+
+
+def test_each_frame_of_a_slider_gets_its_own_text():
+    old = {"alt": "Same for all.", "caption": "old"}
+    frames = [{"a": value} for value in (1, 2, 3)]
+    picture = f'<div role="img" aria-label="{old["alt"]}"></div>'
+    markup = picture * 3 + "<figcaption>old</figcaption>"
+    ran = new_code_cell('sliders.explore(d, alt="Same for all.", caption="old", a=[1, 2, 3])')
+    ran.outputs = [
+        new_output(
+            "display_data",
+            data={"text/html": markup},
+            metadata=figures.text_metadata(old, frames),
+        )
+    ]
+    source = new_code_cell('sliders.explore(d, alt="a is {a}", caption="new", a=[1, 2, 3])')
+    page = graft(new_notebook(cells=[source]), new_notebook(cells=[ran]))
+    found = page.cells[0].outputs[0].data["text/html"]
+    assert re.findall('aria-label="([^"]*)"', found) == ["a is 1", "a is 2", "a is 3"]
+    assert "<figcaption>new</figcaption>" in found
+
+
+def test_texts_that_follow_each_other_are_not_replaced_twice():
+    frames = [{"a": 1, "b": 2}, {"a": 2, "b": 3}]
+    markup = "".join(f'<div role="img" aria-label="{frame["a"]}"></div>' for frame in frames)
+    ran = new_code_cell('sliders.explore(d, alt="{a}", caption="c")')
+    metadata = figures.text_metadata({"alt": "{a}", "caption": "c"}, frames)
+    ran.outputs = [new_output("display_data", data={"text/html": markup}, metadata=metadata)]
+    source = new_code_cell('sliders.explore(d, alt="{b}", caption="c")')
+    page = graft(new_notebook(cells=[source]), new_notebook(cells=[ran]))
+    found = page.cells[0].outputs[0].data["text/html"]
+    assert re.findall('aria-label="([^"]*)"', found) == ["2", "3"]
+
+
+def test_a_figure_shown_by_a_function_of_another_cell_gets_its_text():
+    def pair(alt):
+        define = f"def plot():\n    figures.show(fig, alt={alt!r}, caption='c')"
+        return [new_code_cell(define), new_code_cell("plot()")]
+
+    ran = pair("old")
+    ran[1].outputs = [figure_output("old", "c")]
+    page = graft(new_notebook(cells=pair("new")), new_notebook(cells=ran))
+    assert 'aria-label="new"' in page.cells[1].outputs[0].data["text/html"]
+
+
+def test_two_equal_texts_of_one_cell_that_part_are_refused():
+    old = new_code_cell(call("same", "c") + "\n" + call("same", "c"))
+    new = new_code_cell(call("one", "c") + "\n" + call("two", "c"))
+    with pytest.raises(UsageError, match="had the same alt 'same'"):
+        graft(new_notebook(cells=[new]), new_notebook(cells=[old]))
 
 
 def test_prose_and_code_are_the_present_ones_and_papermills_cell_is_gone():
@@ -90,6 +143,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    path.chmod(0o640)
+    write_atomically(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_the_same_content_is_not_written_again(tmp_path):
