@@ -11,14 +11,6 @@ from matplotlib import pyplot as plt
 from kempe_nb.notebook import figures, record
 
 
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
-
-
 @pytest.fixture
 def shown(monkeypatch):
     """Collect what `figures.show` displays."""

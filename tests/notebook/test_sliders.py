@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from matplotlib import pyplot as plt
 
-from kempe_nb.notebook import figures, record, sliders
+from kempe_nb.notebook import record, sliders
 
 
 class Page(HTMLParser):
@@ -31,14 +31,6 @@ class Page(HTMLParser):
             self.frames[-1].setdefault("label", attrs["aria-label"])
         elif tag == "label":
             self.labels.append(attrs)
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
 
 
 @pytest.fixture
