@@ -1,9 +1,12 @@
 """Downloads: mirrors, checksums, no network, no room."""
 
+import contextlib
 import gzip
 import os
 import re
 import socket
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,18 +154,33 @@ def test_a_cache_folder_that_cannot_be_made_is_named(mnist, site, tmp_path, monk
     expect_no_room(tmp_path / "file" / "below", site)
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
-)
-def test_a_read_only_cache_folder_is_named_but_can_be_read(mnist, site, cache):
-    arrays, packed = mnist
-    (cache / "mnist").mkdir(parents=True)
-    (cache / "mnist").chmod(0o555)
+@contextlib.contextmanager
+def without_root():
+    """Let permissions count also where the tests run as root, whom they do not bind."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
     try:
-        expect_no_room(cache, site)
-        (cache / "mnist").chmod(0o755)
-        write_all(cache / "mnist", packed)
-        (cache / "mnist").chmod(0o555)
-        assert len(data.load("mnist").labels) == len(arrays["train-labels-idx1-ubyte"])
+        yield
     finally:
-        (cache / "mnist").chmod(0o755)
+        if root:
+            os.seteuid(0)
+
+
+def test_a_read_only_cache_folder_is_named_but_can_be_read(mnist, site, monkeypatch):
+    arrays, packed = mnist
+    # Not below tmp_path, which pytest closes to everybody else.
+    with tempfile.TemporaryDirectory() as place:
+        monkeypatch.setenv("KEMPE_NB_DATA", place)
+        folder = Path(place) / "mnist"
+        folder.mkdir()
+        Path(place).chmod(0o755)
+        folder.chmod(0o555)
+        with without_root():
+            expect_no_room(Path(place), site)
+        folder.chmod(0o755)
+        write_all(folder, packed)
+        folder.chmod(0o555)
+        with without_root():
+            assert len(data.load("mnist").labels) == len(arrays["train-labels-idx1-ubyte"])
+        folder.chmod(0o755)
