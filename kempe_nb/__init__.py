@@ -1,3 +1,33 @@
-"""Kernels, methods and notebook tools of the book of executable tutorials."""
+"""Kernels, methods and notebook tools of the book of executable tutorials.
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Traffic": "kempe_nb.kernels.traffic",
+    "ZipfLaw": "kempe_nb.kernels.zipf",
+    "integers": "kempe_nb.kernels.philox",
+    "random_bits": "kempe_nb.kernels.philox",
+    "resampling_chain": "kempe_nb.kernels.resampling_chain",
+    "uniform": "kempe_nb.kernels.philox",
+    "use": "kempe_nb.kernels.dispatch",
+    "which": "kempe_nb.kernels.dispatch",
+    "zipf_counts": "kempe_nb.kernels.zipf",
+    "zipf_samples": "kempe_nb.kernels.zipf",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
