@@ -5,7 +5,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: book test lint serve accept clean
+.PHONY: book test bench lint serve accept clean
 
 book: $(READY)
 	$(BIN)/python -m kempe_nb run
@@ -13,6 +13,9 @@ book: $(READY)
 
 test: lint book
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -2,9 +2,10 @@
 
 import nbformat
 
+from kempe_nb.publish.checkout import write_atomically
 from kempe_nb.publish.execute import Task, is_fresh
 from kempe_nb.publish.fingerprint import code_cells
-from kempe_nb.publish.project import UsageError, read_notebook, write_atomically
+from kempe_nb.publish.project import UsageError, read_notebook
 
 #: nbstripout leaves the outputs of the first, nbval compares those of the second.
 CLAIM_TAGS = ("keep_output", "nbval-check-output")

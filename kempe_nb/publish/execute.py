@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import record
+from kempe_nb.publish.checkout import commit, write_atomically
 from kempe_nb.publish.fingerprint import (
     code_cells,
     fingerprint,
@@ -41,7 +41,6 @@ from kempe_nb.publish.project import (
     checked_parameters,
     environment,
     read_notebook,
-    write_atomically,
 )
 
 
@@ -273,19 +272,6 @@ def _facts_of_run(task: Task, notebook: nbformat.NotebookNode, seconds: float) -
         "commit": commit(task.source.parent),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-
-
-def commit(folder: Path) -> str:
-    """Return the short commit of the checkout, marked where files differ from it."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    return "unknown"
 
 
 def _summary(task: Task, facts: Mapping) -> str:

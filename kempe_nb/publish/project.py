@@ -4,8 +4,6 @@ import ast
 import contextlib
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +42,11 @@ class Project:
     def build(self) -> Path:
         """Everything made; never committed."""
         return self.root / "_build"
+
+    @property
+    def benchmarks(self) -> Path:
+        """The results of the benchmarks, one CSV file for each operation."""
+        return self.root / "benchmarks" / "results"
 
     def executed(self, profile: str) -> Path:
         """The folder of the executed copies of a profile."""
@@ -133,34 +136,6 @@ def _python_value(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def write_atomically(path: Path, content: bytes, workshop: Path | None = None) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part.
-
-    The new file is made in `workshop`, by default beside the old one, and has the old one's
-    permissions.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
-    handle, temporary = tempfile.mkstemp(dir=workshop or path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def write_if_changed(path: Path, content: bytes) -> None:
-    """Write a file unless it holds this content, so that Sphinx sees only what did change."""
-    if not path.exists() or path.read_bytes() != content:
-        write_atomically(path, content)
 
 
 @contextlib.contextmanager

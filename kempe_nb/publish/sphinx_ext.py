@@ -1,8 +1,9 @@
 """The Sphinx extension of the book: claims in prose, their tables, and what a run measured.
 
 `{claim}` renders the verdict and the value of an executed claim; `{claims}` the table of a chapter;
-`{measured}` the line of cost at the top of a chapter; `{status}` the table of all runs. All of them
-read the facts that the executor wrote, so nothing here is typed by hand.
+`{measured}` the line of cost at the top of a chapter; `{status}` the table of all runs; `{speed}`
+(in `speed`) the benchmarks of an operation. All of them read the facts that a run wrote, so nothing
+here is typed by hand.
 """
 
 import hashlib
@@ -163,7 +164,10 @@ def machine(facts: dict) -> str:
 
 
 def table(head, rows) -> nodes.table:
-    """Return a docutils table of a header and rows of cells, each a list of nodes."""
+    """Return a docutils table of a header and rows of cells.
+
+    A cell is a list of nodes, or an `entry` where it has to span several columns.
+    """
     group = nodes.tgroup(cols=len(head))
     group += [nodes.colspec(colwidth=1) for _ in head]
     group += nodes.thead("", _table_row([_text(name) for name in head]))
@@ -200,7 +204,8 @@ def _forget_page(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
 
 def _sources_hash(folder: Path) -> str:
     """Return the hash of this extension, of the site's static files and of the chapters' names."""
-    files = [Path(__file__), *sorted(p for p in folder.glob("_static/**/*") if p.is_file())]
+    own = [Path(__file__), Path(__file__).with_name("speed.py")]
+    files = [*own, *sorted(p for p in folder.glob("_static/**/*") if p.is_file())]
     chapters = [file.name for file in sorted((folder / RECORDS).glob("*.json"))]
     content = b"".join(file.read_bytes() for file in files) + repr(chapters).encode()
     return hashlib.sha256(content).hexdigest()
@@ -233,7 +238,8 @@ def _text(text: str) -> list[nodes.Node]:
 
 
 def _table_row(cells) -> nodes.row:
-    return nodes.row("", *[nodes.entry("", *cell) for cell in cells])
+    entries = [c if isinstance(c, nodes.entry) else nodes.entry("", *c) for c in cells]
+    return nodes.row("", *entries)
 
 
 def setup(app: Sphinx) -> dict:
@@ -244,6 +250,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("measured", MeasuredDirective)
     app.add_directive("status", StatusDirective)
+    app.setup_extension("kempe_nb.publish.speed")
     app.connect("env-purge-doc", _forget_page)
     app.connect("env-merge-info", _merge_pages)
     app.connect("env-check-consistency", check_every_claim_is_told)

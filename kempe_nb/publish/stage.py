@@ -13,11 +13,12 @@ from pathlib import Path
 import nbformat
 
 from kempe_nb.notebook import figures
+from kempe_nb.publish.checkout import write_if_changed
 from kempe_nb.publish.execute import Task, is_fresh
 from kempe_nb.publish.fingerprint import code_cells, literal_texts
-from kempe_nb.publish.project import Project, UsageError, read_notebook, write_if_changed
+from kempe_nb.publish.project import Project, UsageError, read_notebook
 
-#: Folder of the facts of the chapters beside the staged pages; the Sphinx extension reads it.
+#: Folder of the facts of chapters and benchmarks beside the pages; the Sphinx extension reads it.
 RECORDS = "_records"
 
 
@@ -47,6 +48,8 @@ def stage(project: Project, tasks: list[Task]) -> Path:
             raise UsageError(f"{task.name}: {error}") from None
         wanted[task.source.relative_to(project.book)] = nbformat.writes(staged).encode()
         wanted[Path(RECORDS) / f"{task.name}.json"] = task.facts.read_bytes()
+    for results in project.benchmarks.glob("*.csv"):
+        wanted[Path(RECORDS) / results.name] = results.read_bytes()
     for relative, content in wanted.items():
         write_if_changed(target / relative, content)
     _remove_others(target, set(wanted))

@@ -1,10 +1,16 @@
-"""A small project of its own for the tests of the executor."""
+"""A small project of its own for the tests of the executor, and a small site for the extension."""
+
+import io
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from kempe_nb.publish.accept import CLAIM_TAGS
+from kempe_nb.publish.checkout import write_if_changed
 from kempe_nb.publish.project import Project
 
 GOOD_CLAIM = 'claims.check("small", "One is at most two.", 1, at_most=2, source="a test")'
@@ -44,3 +50,30 @@ def write(project):
         return path
 
     return write
+
+
+@pytest.fixture
+def build_pages(tmp_path):
+    """Build a site from files by name, again and again; return its pages and its warnings."""
+
+    def build_pages(files):
+        source = tmp_path / "source"
+        extensions = "extensions = ['myst_parser', 'kempe_nb.publish.sphinx_ext']\n"
+        for name, content in {"conf.py": extensions, **files}.items():
+            write_if_changed(source / name, content.encode())
+        warnings = io.StringIO()
+        with patch_docutils(), docutils_namespace():
+            app = Sphinx(
+                *map(str, (source, source, tmp_path / "out", tmp_path / "doctrees")),
+                "html",
+                status=None,
+                warning=warnings,
+            )
+            app.build()
+        pages = {
+            name: BeautifulSoup((tmp_path / "out" / f"{name}.html").read_text(), "html.parser")
+            for name in (file.removesuffix(".md") for file in files if file.endswith(".md"))
+        }
+        return pages, warnings.getvalue()
+
+    return build_pages

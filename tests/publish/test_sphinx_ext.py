@@ -1,14 +1,8 @@
 """Prose and claims are held together at build time, in both directions."""
 
-import io
 import json
 
 import pytest
-from bs4 import BeautifulSoup
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace, patch_docutils
-
-from kempe_nb.publish.project import write_if_changed
 
 CLAIM = {
     "id": "small",
@@ -37,32 +31,17 @@ FACTS = {
 
 
 @pytest.fixture
-def build(tmp_path):
-    """Build a small site and return its pages and its warnings."""
+def build(build_pages):
+    """Build a small site of a chapter and return its pages and its warnings."""
 
     def build(chapter, index="# Index\n\n```{toctree}\nchapters/one\n```\n", facts=FACTS):
-        source = tmp_path / "source"
-        (source / "chapters").mkdir(parents=True, exist_ok=True)
-        (source / "_records").mkdir(exist_ok=True)
-        extensions = b"extensions = ['myst_parser', 'kempe_nb.publish.sphinx_ext']\n"
-        write_if_changed(source / "conf.py", extensions)
-        write_if_changed(source / "index.md", index.encode())
-        write_if_changed(source / "chapters" / "one.md", chapter.encode())
-        (source / "_records" / "one.json").write_text(json.dumps(facts))
-        warnings = io.StringIO()
-        with patch_docutils(), docutils_namespace():
-            app = Sphinx(
-                *map(str, (source, source, tmp_path / "out", tmp_path / "doctrees")),
-                "html",
-                status=None,
-                warning=warnings,
-            )
-            app.build()
-        pages = {
-            name: BeautifulSoup((tmp_path / "out" / f"{name}.html").read_text(), "html.parser")
-            for name in ("index", "chapters/one")
-        }
-        return pages, warnings.getvalue()
+        return build_pages(
+            {
+                "index.md": index,
+                "chapters/one.md": chapter,
+                "_records/one.json": json.dumps(facts),
+            }
+        )
 
     return build
 

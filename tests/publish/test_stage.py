@@ -9,8 +9,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from kempe_nb.__main__ import main
 from kempe_nb.notebook import figures
+from kempe_nb.publish.checkout import write_atomically, write_if_changed
 from kempe_nb.publish.execute import plan
-from kempe_nb.publish.project import UsageError, write_atomically, write_if_changed
+from kempe_nb.publish.project import UsageError
 from kempe_nb.publish.stage import RECORDS, graft, stage
 
 
@@ -131,6 +132,13 @@ def test_staging_needs_a_fresh_copy_and_forgets_deleted_pages(project, write):
     assert "HOLDS" in page.cells[-2].outputs[0].text
 
 
+def test_the_results_of_the_benchmarks_are_staged_with_the_facts(project):
+    project.benchmarks.mkdir(parents=True)
+    (project.benchmarks / "operation.csv").write_text("device\n")
+    staged = stage(project, []) / RECORDS / "operation.csv"
+    assert staged.read_text() == "device\n"
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
@@ -138,7 +146,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kempe_nb.publish.project.os.fsync", full)
+    monkeypatch.setattr("kempe_nb.publish.checkout.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

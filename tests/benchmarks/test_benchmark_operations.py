@@ -1,0 +1,54 @@
+"""The declared operations: whole, and with checks that a wrong result does not pass."""
+
+import pytest
+import torch
+
+from benchmarks import gate, operations
+from benchmarks.registry import DEVICES
+
+each_operation = pytest.mark.parametrize("name", operations.names())
+
+
+@each_operation
+def test_an_operation_is_declared_whole(name):
+    operation = operations.load(name)
+    assert operation.name == name
+    names = [implementation.name for implementation in operation.implementations]
+    assert len(names) == len(set(names)) and names[0] == "kempe_nb definition"
+    ours = [each for each in operation.implementations if each.name.startswith("kempe_nb")]
+    assert all(each.exact for each in ours)
+    # Ours and a peer on every kind of device.
+    assert {device for each in ours for device in each.devices} == set(DEVICES)
+    for device in DEVICES:
+        assert set(operation.on(device)) - set(ours)
+    for case in operation.cases:
+        assert case.sizes.keys() == case.small.keys()
+        assert set(case.over_a_minute_on_cpu) <= set(names)
+        for dtype in operation.dtypes:
+            assert operation.minimum_bytes(case.sizes, dtype) > 0
+
+
+@each_operation
+def test_ours_and_the_peers_pass_the_check_and_what_is_wrong_does_not(name):
+    torch.set_num_threads(1)
+    operation = operations.load(name)
+    small, dtype = operation.cases[-1].small, operation.dtypes[-1]
+    for implementation in operation.on("cpu"):
+        # Compiling takes longer than all the rest; the gate of the benchmark does it.
+        if "compiled" in implementation.name or implementation.obstacle(small, "cpu"):
+            continue
+        found = gate._outputs(implementation, small, dtype, "cpu")
+        assert operation.check(found, small, dtype) == "", implementation.name
+        for index in range(len(found)):
+            wrong = [*found]
+            wrong[index] = (found[index] * 1.1).astype(found[index].dtype) + (index > 0)
+            assert operation.check(wrong, small, dtype), (implementation.name, index)
+        assert operation.check([values[:-1] for values in found], small, dtype)
+
+
+def test_the_table_peers_are_left_out_where_no_table_fits():
+    operation = operations.load("zipf")
+    large = next(case for case in operation.cases if case.sizes["vocabulary"] == 10**9)
+    for implementation in operation.implementations:
+        reason = implementation.obstacle(large.sizes, "cpu")
+        assert reason == ("its table would take 7.5 GiB" if "table" in implementation.name else "")
