@@ -60,17 +60,24 @@ def clean_law(samples: ArrayLike, beta: float) -> np.ndarray:
 def clean_error(samples: ArrayLike, beta: float) -> np.ndarray:
     """Return the exact expected error after T draws from the Zipf law itself.
 
-    The first `EXPLICIT_RANKS` terms of sum_i p_i (1 - p_i)^T are summed.
-    Behind them (1 - p)^T is e^(-T p) up to a relative error of the order of
-    p, below 1e-5, and the midpoint rule turns the sum into an incomplete
-    gamma function: A^(1/beta) T^-c gamma(c, T A N^-beta) / beta with
-    N = EXPLICIT_RANKS + 1/2.
+    The first `EXPLICIT_RANKS` terms of sum_i p_i (1 - p_i)^T are summed; `error_behind` gives the
+    others, with (1 - p)^T replaced by e^(-T p), right up to a relative error below 1e-5.
     """
     sizes = _checked_sizes(samples, "samples")
     head = _missed_mass(zipf_probabilities(beta, EXPLICIT_RANKS), None, sizes)
-    c, amplitude = scaling_exponent(beta), zipf_constant(beta)
-    edge = sizes * amplitude * (EXPLICIT_RANKS + 0.5) ** -beta
-    return head + clean_constant(beta) * sizes**-c * special.gammainc(c, edge)
+    return head + error_behind(sizes, beta, EXPLICIT_RANKS)
+
+
+def error_behind(samples: ArrayLike, beta: float, rank: int) -> np.ndarray:
+    """Return sum over i > rank of p_i e^(-T p_i): what the ranks behind add to an expected error.
+
+    The midpoint rule turns the sum into an incomplete gamma function,
+    A^(1/beta) T^-c gamma(c, T A N^-beta) / beta with N = rank + 1/2; its relative error is of the
+    order of 1/rank^2. A simulation that follows the first ranks alone adds this for the others.
+    """
+    sizes, rank = _checked_sizes(samples, "samples"), _checked_rank(rank, "rank")
+    c, edge = scaling_exponent(beta), sizes * zipf_constant(beta) * (rank + 0.5) ** -beta
+    return clean_constant(beta) * sizes**-c * special.gammainc(c, edge)
 
 
 def cut_error(samples: ArrayLike, beta: float, cut: int) -> np.ndarray:

@@ -44,6 +44,23 @@ def test_clean_error_does_not_depend_on_where_the_integral_takes_over(monkeypatc
     np.testing.assert_allclose(memory.clean_error([10, 1e4, 1e9], 1.5), before, rtol=1e-8)
 
 
+@pytest.mark.parametrize("beta", [1.2, 1.5, 3.0])
+@pytest.mark.parametrize("samples", [1e3, 1e6, 1e8])
+def test_the_error_behind_a_rank_is_the_sum_of_its_terms(beta, samples):
+    near, far = 1_000, 1_000_000
+    p = memory.zipf_probabilities(beta, far)[near:]
+    summed = p @ np.exp(-samples * p) + memory.error_behind(samples, beta, far)
+    # The midpoint rule errs by a 24th of the second derivative: beta (beta + 1) / rank^2 for a
+    # power of the rank, and ten times that allows for the bend of the exponential.
+    rtol = 10 * beta * (beta + 1) / (24 * near**2)
+    np.testing.assert_allclose(memory.error_behind(samples, beta, near), summed, rtol=rtol)
+
+
+def test_the_error_behind_a_rank_is_at_most_the_mass_there():
+    behind = memory.error_behind([1, 1e3, 1e9], 1.5, 500)
+    assert (np.diff(behind) < 0).all() and behind[0] < memory.tail_mass(1.5, 500)
+
+
 @given(betas, st.integers(1, 10**6))
 @settings(deadline=None)
 def test_tail_mass_is_scipys_survival_function(beta, rank):
@@ -152,6 +169,8 @@ def test_nucleus_rank_is_the_smallest_that_holds_the_mass(beta, mass):
         (lambda: memory.clean_error(-1, 1.5), "samples is -1"),
         (lambda: memory.clean_error(2.0**54, 1.5), r"up to 2\*\*53"),
         (lambda: memory.clean_error([1, float("nan")], 1.5), "samples is"),
+        (lambda: memory.error_behind(10, 1.5, 0), "rank is 0"),
+        (lambda: memory.error_behind(0, 1.5, 5), "samples is 0"),
         (lambda: memory.effective_samples(10, 0), "generator_samples is 0"),
         (lambda: memory.effective_samples(10, 2.0**54), "generator_samples is"),
         (lambda: memory.effective_samples(-5, 10), "samples is"),
