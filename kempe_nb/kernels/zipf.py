@@ -25,6 +25,7 @@ When not to use it: if only the counts of all ranks are wanted and a table of th
 
 import functools
 import math
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,18 @@ class ZipfLaw:
     def thresholds(self) -> np.ndarray:
         """floor(2^63 P(band >= j)) for j = 1, 2, ..., int64 [B - 1]; decreasing."""
         behind = [math.fsum(self.bands[j:]) for j in range(1, len(self.bands))]
-        return np.array([int(mass / self.normaliser * 2**63) for mass in behind], dtype=np.int64)
+        shares = [mass / self.normaliser for mass in behind]
+        # A share that rounds to one would be 2**63, which int64 does not hold.
+        return np.array([min(int(share * 2**63), 2**63 - 1) for share in shares], dtype=np.int64)
+
+    @property
+    def last_mask(self) -> int:
+        """Low bits that reach `last_rank` from the start of the last band.
+
+        A cut band is proposed no wider than needed: at least half of its proposals are in it.
+        """
+        start = 1 << (self.last_rank.bit_length() - 1)
+        return (1 << (self.last_rank - start).bit_length()) - 1
 
     def probabilities(self, ranks) -> np.ndarray:
         """Return the probabilities of ranks, float64; zero outside 1 to `last_rank`."""
@@ -130,14 +142,16 @@ def zipf_law(
     """
     last = checked_integer(vocabulary, "vocabulary", 1, LARGEST_VOCABULARY)
     beta = _checked_number(beta, "beta", 0.0, math.inf, "a number from 0 on")
-    if not (np.isreal(temperature) and 0 < temperature < math.inf):
-        raise ValueError(f"temperature is {temperature!r}; accepted is a finite number above 0")
+    smallest = math.nextafter(0.0, 1.0)
+    temperature = _checked_number(
+        temperature, "temperature", smallest, math.inf, "a finite number above 0"
+    )
     if beta / temperature > LARGEST_EXPONENT:
         raise ValueError(
             f"beta / temperature is {beta / temperature:g}; accepted is up to {LARGEST_EXPONENT:g}"
         )
-    if not (np.isreal(top_p) and 0 < top_p <= 1):
-        raise ValueError(f"top_p is {top_p!r}; accepted is a number above 0 and up to 1")
+    beyond_one = math.nextafter(1.0, 2.0)
+    top_p = _checked_number(top_p, "top_p", smallest, beyond_one, "a number above 0 and up to 1")
     if top_k is not None:
         last = checked_integer(top_k, "top_k", 1, last)
     law = ZipfLaw(beta / temperature, last)
@@ -242,7 +256,7 @@ def _euler_maclaurin(exponent: float, first: int, last: int) -> float:
     """Return the sum from the integral and four corrections at its ends; for first >= 2^12."""
     a, b = float(first), float(last)
     # (b^(1-s) - a^(1-s)) / (1-s), also where s is near one.
-    stretch = math.log(b / a) if first < last else 0.0
+    stretch = math.log1p((last - first) / a)
     growth = (1.0 - exponent) * stretch
     ratio = math.expm1(growth) / growth if growth else 1.0
     total = a ** (1.0 - exponent) * stretch * ratio + 0.5 * (a**-exponent + b**-exponent)
@@ -286,7 +300,7 @@ def _propose(law: ZipfLaw, band: np.ndarray, words) -> tuple[np.ndarray, np.ndar
     """Return a uniform rank of each band, int64, and whether it is accepted."""
     first = np.int64(1) << band
     bits = ((words[1] << np.uint64(32)) | words[0]).view(np.int64)
-    rank = first + (bits & (first - 1))
+    rank = first + (bits & np.where(band < len(law.thresholds), first - 1, law.last_mask))
     ratio = rank.astype(np.float64) / first.astype(np.float64)
     # Ranks beyond 2**53 may round up to the end of their band, which is no more than rounding.
     chance = elementary.exp_minus(law.exponent * elementary.log(ratio))
@@ -305,6 +319,7 @@ def _checked_draw(law, size, seed, offset, stream):
 
 
 def _checked_number(value, name: str, low: float, high: float, accepted: str) -> float:
-    if not (np.isreal(value) and np.isscalar(value) and low <= value < high):
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and low <= value < high):
         raise ValueError(f"{name} is {value!r}; accepted is {accepted}")
     return float(value)

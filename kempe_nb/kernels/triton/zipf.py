@@ -24,22 +24,26 @@ PURPOSE = tl.constexpr(int(Purpose.ZIPF))
 
 
 @triton.jit
-def draw_ranks(seed, index, stream, inside, exponent, last_rank, thresholds, bands):
+def draw_ranks(seed, index, stream, inside, exponent, last_rank, last_mask, thresholds, bands):
     """Return one rank for each lane that is `inside`, int64; 1 for the others."""
     trial = tl.full((1,), 0, tl.uint32)
     w0, w1, _, _ = block_words(seed, index, stream, PURPOSE, trial)
     draw = draw_63(w0, w1)
     band = index * 0
-    for j in range(bands - 1):
+    j = 0
+    # Not range: the interpreter of Triton 3.6 fails there with NumPy 2.4.
+    while j < bands - 1:
         band += (draw < tl.load(thresholds + j)).to(tl.int64)
+        j += 1
     rank = index * 0 + 1
     first = rank << band
+    reach = tl.where(band < bands - 1, first - 1, last_mask)
     pending = inside & (band > 0)
     trial += 1
     left = tl.max(pending.to(tl.int32))
     while left > 0:
         w0, w1, w2, w3 = block_words(seed, index, stream, PURPOSE, trial)
-        proposed = first + (join_words(w0, w1).to(tl.int64, bitcast=True) & (first - 1))
+        proposed = first + (join_words(w0, w1).to(tl.int64, bitcast=True) & reach)
         chance = exp_minus(exponent * log(proposed.to(tl.float64) / first.to(tl.float64)))
         accepted = pending & (uniform_53(w2, w3) < chance) & (proposed <= last_rank)
         rank = tl.where(accepted, proposed, rank)
@@ -51,9 +55,9 @@ def draw_ranks(seed, index, stream, inside, exponent, last_rank, thresholds, ban
 
 @triton.jit(do_not_specialize=["seed", "offset", "stream", "bands"])
 def samples_kernel(
-    out, exponent, last_rank, thresholds, bands, seed, offset, stream, size, BLOCK: tl.constexpr
+    out, exponent, ends, thresholds, bands, seed, offset, stream, size, BLOCK: tl.constexpr
 ):
-    """Write one rank for each position; `exponent` and `last_rank` point to one number each."""
+    """Write one rank for each position; `ends` points to the last rank and its mask."""
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = position < size
     rank = draw_ranks(
@@ -62,7 +66,8 @@ def samples_kernel(
         stream,
         inside,
         tl.load(exponent),
-        tl.load(last_rank),
+        tl.load(ends),
+        tl.load(ends + 1),
         thresholds,
         bands,
     )
@@ -73,7 +78,7 @@ def samples_kernel(
 def counts_kernel(
     counts,
     exponent,
-    last_rank,
+    ends,
     thresholds,
     bands,
     seed,
@@ -97,7 +102,8 @@ def counts_kernel(
             stream,
             inside,
             tl.load(exponent),
-            tl.load(last_rank),
+            tl.load(ends),
+            tl.load(ends + 1),
             thresholds,
             bands,
         )
@@ -132,11 +138,11 @@ def counts(law, sample_size, seed, ranks, offset, stream, device) -> torch.Tenso
 
 
 def _parameters(law, device) -> tuple:
-    """Return exponent, last rank, thresholds and number of bands, the first three as tensors.
+    """Return exponent, last rank and its mask, thresholds and number of bands.
 
-    A Python float would become a float32 argument, whose rounding changes the law.
+    All but the last are tensors: a float would become a float32 argument, and change the law.
     """
     exponent = torch.tensor([law.exponent], dtype=torch.float64, device=device)
-    last_rank = torch.tensor([law.last_rank], dtype=torch.int64, device=device)
+    ends = torch.tensor([law.last_rank, law.last_mask], dtype=torch.int64, device=device)
     table = np.append(law.thresholds, 0)
-    return exponent, last_rank, torch.from_numpy(table).to(device), len(law.bands)
+    return exponent, ends, torch.from_numpy(table).to(device), len(law.bands)
