@@ -166,6 +166,7 @@ def _follow(lanes, law, ratios, keys, stats) -> None:
             count = count[living]
         bounds = np.searchsorted(seed, np.arange(len(keys) + 1))
         for row, values in enumerate((mass, np.ones_like(count), count)):
+            # A sum over all seeds may wrap at 2**63; the differences are right all the same.
             sums = np.concatenate([[0], np.cumsum(values)])
             stats[row, :, generation] = np.diff(sums[bounds])
 
@@ -215,8 +216,14 @@ def _checked_law(probabilities: object) -> torch.Tensor:
 
 def _checked_sizes(sample_size: object, generations: int, law: torch.Tensor) -> np.ndarray:
     """Return T_1, ..., T_G as float64 [G]."""
-    one = isinstance(sample_size, int | np.integer)
-    given = [sample_size] * generations if one else list(sample_size)
+    if isinstance(sample_size, int | np.integer):
+        given = [sample_size] * generations
+    elif isinstance(sample_size, Sequence | np.ndarray):
+        given = list(sample_size)
+    else:
+        raise TypeError(
+            f"sample_size is {sample_size!r}; accepted is an integer, or a sequence of integers"
+        )
     if len(given) != generations:
         raise ValueError(
             f"sample_size holds {len(given)} sizes for {generations} generations; accepted is an "
@@ -229,6 +236,13 @@ def _checked_sizes(sample_size: object, generations: int, law: torch.Tensor) -> 
             f"sample_size is {sizes.max():.3g}: the most frequent atom would count {largest:.3g} "
             f"tokens; accepted are up to 2**31 = {LARGEST_MEAN}"
         )
+    # An atom that lives has one token at least, however little its mean.
+    growth = float((sizes / np.minimum.accumulate(sizes)).max(initial=0.0))
+    if growth > LARGEST_MEAN:
+        raise ValueError(
+            f"sample_size grows {growth:.3g} times: so many tokens would follow from a single one; "
+            f"accepted are up to 2**31 = {LARGEST_MEAN}"
+        )
     return sizes
 
 
@@ -238,8 +252,6 @@ def _checked_seeds(seeds: object) -> np.ndarray:
         if seeds.dtype != torch.int64 or seeds.ndim != 1:
             raise TypeError(f"seeds is {seeds.dtype} with {seeds.ndim} axes; accepted is int64 [S]")
         return seeds.cpu().numpy().view(np.uint64)
-    if isinstance(seeds, int | np.integer):
-        raise TypeError(
-            f"seeds is {seeds!r}; accepted is a sequence of integers, such as [{seeds}]"
-        )
+    if not isinstance(seeds, Sequence | np.ndarray):
+        raise TypeError(f"seeds is {seeds!r}; accepted is a sequence of integers, such as [7]")
     return np.array([checked_integer(s, "seeds", 0, 2**64 - 1) for s in seeds], dtype=np.uint64)
