@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from kempe_nb.kernels import dispatch
 from kempe_nb.notebook import claims, record
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -17,24 +18,37 @@ def find_browser() -> str | None:
     )
 
 
+#: What a marker needs: its name, a function that finds it, and what to do without it.
+NEEDS = {
+    "browser": (
+        "browser",
+        find_browser,
+        f"Install one of {', '.join(BROWSERS)}, or set KEMPE_NB_BROWSER.",
+    ),
+    "triton": ("Triton", dispatch.triton_version, "Install the extra gpu: pip install -e .[gpu]"),
+}
+
+
 def pytest_collection_modifyitems(config, items):
-    """Skip the browser tests where there is no browser; with CI=true refuse to go on."""
-    left_out = [item for item in items if item.get_closest_marker("browser")]
-    if not left_out or find_browser():
-        return
-    if os.environ.get("CI") == "true":
-        raise pytest.UsageError(f"CI=true, but no browser for {len(left_out)} tests: {BROWSERS}")
-    config.left_out = left_out
-    for item in left_out:
-        item.add_marker(pytest.mark.skip(reason="no Chromium found"))
+    """Skip the tests whose needs are not met; with CI=true refuse to go on."""
+    config.left_out = {}
+    for marker, (need, find, advice) in NEEDS.items():
+        left_out = [item for item in items if item.get_closest_marker(marker)]
+        if not left_out or find():
+            continue
+        if os.environ.get("CI") == "true":
+            raise pytest.UsageError(f"CI=true, but no {need} for {len(left_out)} tests. {advice}")
+        config.left_out[marker] = left_out
+        for item in left_out:
+            item.add_marker(pytest.mark.skip(reason=f"no {need} found"))
 
 
 def pytest_terminal_summary(terminalreporter, config):
     """Say loudly which tests were left out."""
-    left_out = getattr(config, "left_out", [])
-    if left_out:
-        terminalreporter.section("LEFT OUT: NO BROWSER", sep="!", red=True, bold=True)
-        terminalreporter.line(f"Install one of {', '.join(BROWSERS)}, or set KEMPE_NB_BROWSER.")
+    for marker, left_out in getattr(config, "left_out", {}).items():
+        need, _, advice = NEEDS[marker]
+        terminalreporter.section(f"LEFT OUT: NO {need.upper()}", sep="!", red=True, bold=True)
+        terminalreporter.line(advice)
         for item in left_out:
             terminalreporter.line(f"  {item.nodeid}")
 

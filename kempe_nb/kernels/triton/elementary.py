@@ -45,7 +45,8 @@ def log(x):
     bits = x.to(tl.int64, bitcast=True)
     exponent = (bits >> 52) - 1023
     mantissa = ((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).to(tl.float64, bitcast=True)
-    upper = mantissa > SQRT2
+    # Triton rounds a constant that it compares with to float32, and one that it subtracts not.
+    upper = mantissa - SQRT2 > 0.0
     mantissa = tl.where(upper, mantissa * 0.5, mantissa)
     exponent = (exponent + upper.to(tl.int64)).to(tl.float64)
     ratio = (mantissa - 1.0) / (mantissa + 1.0)

@@ -105,7 +105,8 @@ def probability_times_root(count, mean, stirling):
     distance = count - mean
     relative = distance / (count + mean)
     square = relative * relative
-    near = tl.abs(relative) < SERIES_RADIUS
+    # As in `log`: a comparison would round the constant to float32.
+    near = tl.abs(relative) - SERIES_RADIUS < 0.0
     series = atanh_rest(tl.where(near, square, 0.0))
     deviance = distance * relative + 2.0 * count * relative * series
     ratio = tl.maximum(count, 1.0) / mean

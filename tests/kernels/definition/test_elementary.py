@@ -45,7 +45,7 @@ def neighbours(points) -> np.ndarray:
 
 def test_the_exponential_is_right_to_two_units():
     rng = np.random.default_rng(RNG_SEED)
-    # Where the reduced argument changes its sign of rounding, it is largest.
+    # Where the power of two changes, the reduced argument is largest.
     edges = (np.arange(1, 1000, 9) - 0.5) * math.log(2)
     points = np.concatenate(
         [rng.uniform(0, 700, 2000), rng.uniform(0, 2, 1000), 10.0 ** rng.uniform(-20, 0, 500)]
@@ -120,7 +120,7 @@ def test_the_series_end_where_nothing_would_change():
     # The first term that is left out, relative to a value of at least 1/2.
     radius, n = math.log(2) / 2, elementary.EXP_TERMS + 1
     assert radius**n / math.factorial(n) / 0.5 < HALF_ULP
-    # The last of these is x^17/18!, relative to 1 - 1/e at x = 1.
+    # The series of (1 - e^-x)/x ends with x^17/18!; at x = 1 its value is 1 - 1/e.
     assert 1 / math.factorial(elementary.LOSS_TERMS + 1) / 0.5 < HALF_ULP
     n = elementary.ATANH_TERMS + 1
     assert 0.0295**n / (2 * n + 1) / 0.5 < HALF_ULP

@@ -367,7 +367,7 @@ def test_the_mean_zero_gives_nothing():
 
 
 def test_the_fraction_and_the_whole_part_are_drawn_apart():
-    # The sum of the two counts for one counter, as the two words pairs of a block are independent.
+    # The two counts of one counter come from the two pairs of words of its block.
     size, seed = 2000, 8
     both, whole, fraction = (draw(mean, size, seed=seed) for mean in (5.25, 5.0, 0.25))
     assert both.tolist() == (whole + fraction).tolist()

@@ -1,0 +1,160 @@
+"""Every kernel compiled for A100 and H100/H200: registers, spills, vectors, exact arithmetic.
+
+With `pytest -s` the tests print one line for each compiled kernel.
+"""
+
+import ast
+import re
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from kempe_nb.kernels import triton as kernels
+
+pytestmark = pytest.mark.triton
+
+#: Compute capabilities of A100 and H100/H200.
+CAPABILITIES = 80, 90
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel with the types that its launcher gives it, and what it may cost."""
+
+    module: str
+    kernel: str
+    types: dict
+    #: The measured number of registers, the larger of both targets, and about a tenth more.
+    registers: int
+    constants: dict = field(default_factory=dict)
+    #: Elements of the widest store of a launch whose size is a multiple of 16.
+    vector: int = 1
+
+
+DRAW = {"seed": "i64", "offset": "i64", "stream": "i64", "size": "i64:16"}
+ZIPF = {"exponent": "*fp64", "ends": "*i64", "thresholds": "*i64", "bands": "i64"}
+CHAIN = {
+    **{"law": "*fp64", "ratios": "*fp64", "seeds": "*i64", "thresholds": "*i64"},
+    **{"stirling": "*fp64", "sums": "*i64", "atoms": "i64", "generations": "i64"},
+}
+BOUNDS = {"low": "i64", "last": "i64", "mask": "i64"}
+CASES = {
+    "bits": Case("philox", "read_kernel", {"out": "*i64", **DRAW}, 64, {"KIND": "bits"}, 2),
+    "float32": Case("philox", "read_kernel", {"out": "*fp32", **DRAW}, 64, {"KIND": "float32"}, 4),
+    "float64": Case("philox", "read_kernel", {"out": "*fp64", **DRAW}, 64, {"KIND": "float64"}, 2),
+    "integers": Case("philox", "integers_kernel", {"out": "*i64", **DRAW, **BOUNDS}, 80, vector=2),
+    "samples": Case("zipf", "samples_kernel", {"out": "*i64", **ZIPF, **DRAW}, 80, vector=2),
+    "counts": Case(
+        "zipf",
+        "counts_kernel",
+        {"counts": "*i64", **ZIPF, **DRAW, "ranks": "i64"},
+        96,
+        {"HEAD": 128, "TURNS": 32},
+    ),
+    "chain float64": Case("resampling_chain", "chain_kernel", CHAIN, 80),
+    "chain float32": Case("resampling_chain", "chain_kernel", {**CHAIN, "law": "*fp32"}, 80),
+}
+#: Integers as Triton types them: large and small ones, and a size that is no multiple of 16.
+INTEGER_TYPES = {"i64": {}, "i32": {"i64": "i32", "i64:16": "i32:16"}, "odd": {"i64:16": "i64"}}
+#: Kernels whose float64 arithmetic must have the bits of the definition.
+EXACT = ["samples", "counts", "chain float64", "chain float32"]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Return a function that compiles a case, each once."""
+    from compiler import compile_kernel
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        folder, made = tmp_path_factory.mktemp("cubin"), {}
+
+        def compile_once(name, capability, integers="i64", ones=()):
+            key = name, capability, integers, ones
+            if key not in made:
+                made[key] = compile_case(compile_kernel, CASES[name], *key[1:], folder)
+                print(f"\n{describe(key, made[key])}")
+            return made[key]
+
+        yield compile_once
+
+
+def compile_case(compile_kernel, case, capability, integers, ones, folder):
+    """Return a case compiled with its module's configuration; `ones` are arguments equal to 1."""
+    module = import_module(f"{kernels.__name__}.{case.module}")
+    options = dict(module.CONFIG)
+    constants = {**case.constants, "BLOCK": options.pop("BLOCK"), **dict.fromkeys(ones, 1)}
+    swap = INTEGER_TYPES[integers]
+    types = {k: swap.get(t, t) for k, t in case.types.items() if k not in ones}
+    return compile_kernel(
+        getattr(module, case.kernel), types, constants, options, capability, folder
+    )
+
+
+def store_width(found) -> int:
+    widths = re.findall(r"st\.global\.(?:v(\d)\.)?b?", found.ptx)
+    return max((int(width or 1) for width in widths), default=0)
+
+
+def describe(key, found) -> str:
+    name, capability, integers, ones = key
+    cost = f"{found.registers} registers, {found.stack} stack, {found.shared} shared"
+    return f"{name} sm_{capability} {integers} {ones}: {cost}, stores of {store_width(found)}"
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("integers", INTEGER_TYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_costs(compiled, name, integers, capability):
+    found = compiled(name, capability, integers)
+    assert found.stack == 0
+    assert found.registers <= CASES[name].registers
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", CASES)
+def test_an_argument_of_one_is_a_constant(compiled, name, capability):
+    """Triton turns an argument of 1 into a constant, where the kernel does not forbid it."""
+    ones = tuple(sorted({"size", "ranks", "atoms"} & CASES[name].types.keys()))
+    assert compiled(name, capability, "i64", ones).stack == 0
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", CASES)
+def test_width_of_stores(compiled, name, capability):
+    # Only a size that is a multiple of 16 lets the mask end between two vectors; the kernels are
+    # bound by arithmetic, and other sizes are stored one by one.
+    found = compiled(name, capability)
+    assert store_width(found) == (CASES[name].vector if "out" in CASES[name].types else 0)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_arithmetic(compiled, name, capability):
+    """One rounding for each operation, as IEEE 754 prescribes it."""
+    found = compiled(name, capability)
+    assert not found.count(r"\bfma\.")
+    divisions = re.findall(r"\bdiv\.\w+\.f64", found.ptx)
+    assert divisions and set(divisions) == {"div.rn.f64"}
+    assert set(re.findall(r"\bsqrt\.\w+\.f64", found.ptx)) <= {"sqrt.rn.f64"}
+    # No float32 has a hand in it: a constant that is compared with was rounded to one once.
+    assert "0d3FF6A09E667F3BCD" in found.ptx or "0dBFF6A09E667F3BCD" in found.ptx
+
+
+def test_every_kernel_has_a_case():
+    folder = Path(kernels.__file__).parent
+    found = {(p.stem, name) for p in folder.glob("*.py") for name in kernels_of(p.read_text())}
+    assert found == {(case.module, case.kernel) for case in CASES.values()}
+
+
+def kernels_of(source: str) -> list[str]:
+    """Return the functions of a module that are decorated with triton.jit and named as kernels."""
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return [
+        function.name
+        for function in functions
+        if function.name.endswith("_kernel")
+        and any("triton.jit" in ast.unparse(mark) for mark in function.decorator_list)
+    ]
