@@ -41,8 +41,9 @@ def pass_gate(operation: Operation, device: str) -> None:
 
 def test_files(name: str, device: str) -> list[Path]:
     """Return the test files that stand before the benchmark of an operation."""
-    kinds = ("definition", "gpu") if device == "cuda" else ("definition",)
-    return [Path("tests") / "kernels" / kind / f"test_{name}.py" for kind in kinds]
+    kernels = Path("tests") / "kernels"
+    files = [kernels / "definition" / f"test_{name}.py"]
+    return [*files, kernels / "gpu" / f"test_gpu_{name}.py"] if device == "cuda" else files
 
 
 def _run_tests(file: Path) -> None:

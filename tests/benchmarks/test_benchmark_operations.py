@@ -29,6 +29,14 @@ def test_an_operation_is_declared_whole(name):
 
 
 @each_operation
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_tests_that_stand_before_a_benchmark_exist(name, device):
+    files = gate.test_files(name, device)
+    assert len(files) == 1 + (device == "cuda")
+    assert all((gate.ROOT / file).is_file() for file in files)
+
+
+@each_operation
 def test_ours_and_the_peers_pass_the_check_and_what_is_wrong_does_not(name):
     torch.set_num_threads(1)
     operation = operations.load(name)
