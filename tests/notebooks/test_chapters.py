@@ -31,6 +31,7 @@ SECTIONS = {
         "The theory",
         "The experiments",
         "Play",
+        "Make it fast",
         "What the paper does not show",
         "Exercises",
         "Claims of this chapter",
