@@ -36,7 +36,7 @@ CASES = (
     # A heavier tail, of which more atoms live.
     _case(10**6, 1, beta=1.2),
     # Enough work for a GPU.
-    _case(10**6, 64, LOOP, TOKENS),
+    _case(10**6, 64, TOKENS),
     # Beyond every cache.
     _case(10**7, 1),
     _case(10**7, 64, LOOP, COMPILED, NUMPY, TOKENS),

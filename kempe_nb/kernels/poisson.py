@@ -23,7 +23,14 @@ from decimal import Decimal, localcontext
 import numpy as np
 
 from kempe_nb.kernels import elementary
-from kempe_nb.kernels.philox import Purpose, last_word, philox_4x32, split_words, uniform_53
+from kempe_nb.kernels.philox import (
+    Purpose,
+    last_word,
+    philox_4x32,
+    philox_second_word,
+    split_words,
+    uniform_53,
+)
 
 #: Whole means below this are drawn from a table of thresholds.
 TABLE_MEANS = 16
@@ -37,8 +44,10 @@ SERIES_RADIUS = 0.17
 FARTHEST = 2.0**52
 #: Factor on Hörmann's 1/alpha: with it no probability of acceptance is above one.
 HAT_MARGIN = 1.006
-#: Trials that a lane looks at together once its first one has failed.
+#: Trials that are looked at together, once the first one has failed or where lanes are few.
 LATER_TRIALS = 4
+#: Below so many lanes a call of NumPy costs more than its numbers.
+FEW_LANES = 4096
 SQRT_2PI = 2.5066282746310002
 #: 1/(12 k) - 1/(360 k^3) + ...: the coefficients of Stirling's series in powers of 1/k^2.
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
@@ -55,32 +64,31 @@ def poisson(mean, key, index, stream, purpose: Purpose) -> np.ndarray:
     stream : uint64 below 2**32
     """
     shape = np.broadcast(mean, index, *key).shape
-    counts = np.zeros(shape, dtype=np.int64)
-    lanes, found = nonzero_poisson(mean, key, index, stream, purpose)
-    counts[lanes] = found
-    return counts
-
-
-def nonzero_poisson(mean, key, index, stream, purpose) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Return the lanes whose count may not be zero, as `numpy.nonzero` does, and their counts.
-
-    Where means are small this costs little more than the random words: only lanes whose first word
-    is below 2^32 times the mean, which is above P(N >= 1), are looked at again.
-    """
-    words = philox_4x32((*split_words(index), np.uint64(stream), last_word(purpose)), key)
-    shape = np.broadcast(mean, words[1]).shape
-    close = np.broadcast_to(words[1] <= (np.minimum(mean, 1.0) * 2.0**32).astype(np.uint64), shape)
-    lanes = np.unravel_index(np.flatnonzero(close), shape)
-    w0, w1, w2, w3 = (np.broadcast_to(word, shape)[lanes] for word in words)
-    mean = np.broadcast_to(mean, shape)[lanes]
+    mean, index = (np.broadcast_to(part, shape).reshape(-1) for part in (mean, index))
+    # The words of one seed stay scalars, which saves half of the work on the round keys.
+    key = [np.broadcast_to(k, shape).reshape(-1) if np.ndim(k) else k for k in key]
+    w0, w1, w2, w3 = philox_4x32((*split_words(index), np.uint64(stream), last_word(purpose)), key)
     whole = np.floor(mean)
     counts = _from_table(whole, _draw_63(w2, w3))
     _add_fraction(counts, mean - whole, w0, w1)
     large = np.flatnonzero(whole >= TABLE_MEANS)
     if len(large):
-        index, *key = (_take(part, shape, lanes, large) for part in (index, *key))
+        index, *key = (part[large] if np.ndim(part) else part for part in (index, *key))
         counts[large] += _by_rejection(whole[large], key, index, stream, purpose)
-    return lanes, counts
+    return counts.reshape(shape)
+
+
+def may_be_positive(mean, key, index, stream, purpose: Purpose) -> np.ndarray:
+    """Return False only for lanes whose `poisson` count is zero, and for most of these; bool.
+
+    Where means are small this costs little more than one random word: a count can only be positive
+    if the word is at most 2^32 times the mean, which is above 2^32 P(N >= 1).
+    """
+    low, high = split_words(index)
+    # Zeros as a scalar save work in the first two rounds.
+    high = high if high.any() else np.uint64(0)
+    word = philox_second_word((low, high, np.uint64(stream), last_word(purpose)), key)
+    return word.view(np.int64) <= (np.minimum(mean, 1.0) * 2.0**32).astype(np.int64)
 
 
 @functools.cache
@@ -125,11 +133,13 @@ def probability_times_root(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
     distance = count - mean
     relative = distance / (count + mean)
     square = relative * relative
-    near = np.abs(relative) < SERIES_RADIUS
-    series = elementary.atanh_rest(np.where(near, square, 0.0))
+    far = np.nonzero(np.abs(relative) >= SERIES_RADIUS)
+    square[far] = 0.0
+    series = elementary.atanh_rest(square)
     deviance = distance * relative + 2.0 * count * relative * series
-    ratio = np.maximum(count, 1.0) / mean
-    deviance = np.where(near, deviance, count * elementary.log(ratio) - distance)
+    # Few proposals lie so far from the mean that the logarithm itself is needed.
+    away, mean = count[far], np.broadcast_to(mean, count.shape)[far]
+    deviance[far] = away * elementary.log(np.maximum(away, 1.0) / mean) - distance[far]
     return elementary.exp_minus(deviance + _stirling_error(count))
 
 
@@ -182,9 +192,10 @@ def _from_table(whole: np.ndarray, draw: np.ndarray) -> np.ndarray:
 def _by_rejection(mean, key, index, stream, purpose) -> np.ndarray:
     """Return Poisson counts for whole means of 16 or more by transformed rejection."""
     found, pending = np.zeros(len(mean), dtype=np.int64), np.arange(len(mean))
-    trial, several = 1, 1
+    trial = 1
     while len(pending):
-        # Most lanes need one trial; the few others look at several at once, to save rounds.
+        # Most lanes need one trial; few lanes look at several at once, to save rounds.
+        several = LATER_TRIALS if trial > 1 or len(pending) < FEW_LANES else 1
         trials = np.arange(trial, trial + several, dtype=np.uint64)[:, None]
         counter = (*split_words(index), np.uint64(stream), last_word(purpose) + trials)
         count, accepted = _propose(mean, philox_4x32(counter, key))
@@ -194,7 +205,7 @@ def _by_rejection(mean, key, index, stream, purpose) -> np.ndarray:
         left = ~done
         pending, mean = pending[left], mean[left]
         index, *key = (part[left] if np.ndim(part) else part for part in (index, *key))
-        trial, several = trial + several, LATER_TRIALS
+        trial += several
     return found
 
 
@@ -220,8 +231,3 @@ def _draw_63(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _threshold(probability: np.ndarray) -> np.ndarray:
     return (probability * 2.0**63).astype(np.int64)
-
-
-def _take(values, shape, lanes, chosen):
-    """Return a scalar as it is, and of an array the chosen ones of its lanes."""
-    return np.broadcast_to(values, shape)[lanes][chosen] if np.ndim(values) else values

@@ -35,7 +35,7 @@ import torch
 
 from kempe_nb.kernels import dispatch
 from kempe_nb.kernels.philox import CHUNK, Purpose, checked_integer, split_words
-from kempe_nb.kernels.poisson import LARGEST_MEAN, nonzero_poisson, poisson
+from kempe_nb.kernels.poisson import LARGEST_MEAN, may_be_positive, poisson
 
 #: Probabilities are summed as integers in units of 2**-62.
 MASS_SCALE = 2.0**62
@@ -127,7 +127,7 @@ def _run(law: np.ndarray, ratios: np.ndarray, keys: np.ndarray, stats: np.ndarra
         group = max(1, LARGEST_GROUP // len(law))
         for start in range(0, len(keys), group):
             part = slice(start, start + group)
-            lanes = _first_generation(law, ratios[0], keys[part])
+            lanes = _first_lanes(law, ratios[0], keys[part])
             _follow(lanes, law, ratios, keys[part], stats[:, part])
     return total
 
@@ -137,33 +137,32 @@ def _mass(law: np.ndarray) -> np.ndarray:
     return np.rint(law * MASS_SCALE).astype(np.int64)
 
 
-def _first_generation(law: np.ndarray, size: float, keys: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the living lanes after the first sample as (seed, atom, count), sorted by seed."""
+def _first_lanes(law: np.ndarray, size: float, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lanes that may live after the first sample as (seed, atom), sorted by seed."""
     found = []
     for seeds, atoms in _tiles(len(keys), len(law)):
-        words = [word[:, None] for word in split_words(keys[seeds])]
+        own = keys[seeds]
+        # One seed is a scalar key, whose rounds cost less.
+        words = split_words(own[:, None] if len(own) > 1 else own[0])
         index = np.arange(atoms.start, atoms.stop, dtype=np.uint64)
-        (row, column), counts = nonzero_poisson(
-            law[atoms] * size, words, index, 1, Purpose.RESAMPLING_CHAIN
-        )
-        living = counts > 0
-        lanes = row[living] + seeds.start, column[living] + atoms.start
-        found.append((*lanes, counts[living]))
-    seed, atom, count = (np.concatenate(part) for part in zip(*found, strict=True))
+        mean = law[atoms] * size
+        close = may_be_positive(mean, words, index, 1, Purpose.RESAMPLING_CHAIN)
+        row, column = np.divmod(np.flatnonzero(close), len(index))
+        found.append((row + seeds.start, column + atoms.start))
+    seed, atom = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(seed, kind="stable")
-    return seed[order], atom[order], count[order]
+    return seed[order], atom[order]
 
 
 def _follow(lanes, law, ratios, keys, stats) -> None:
-    """Run the generations behind the first on the living lanes alone; fill `stats` [3, S, G]."""
-    seed, atom, count = lanes
-    mass = _mass(law[atom])
+    """Run all generations on the lanes that may live; fill `stats` [3, S, G]."""
+    seed, atom = lanes
+    # The first generation samples the law itself: its mean is the probability times T_1.
+    count, mass = law[atom], _mass(law[atom])
     for generation, ratio in enumerate(ratios):
-        if generation:
-            count = _step(seed, atom, count, ratio, keys, generation + 1)
-            living = count > 0
-            seed, atom, mass = seed[living], atom[living], mass[living]
-            count = count[living]
+        count = _step(seed, atom, count, ratio, keys, generation + 1)
+        living = np.flatnonzero(count)
+        seed, atom, mass, count = (part[living] for part in (seed, atom, mass, count))
         bounds = np.searchsorted(seed, np.arange(len(keys) + 1))
         for row, values in enumerate((mass, np.ones_like(count), count)):
             # A sum over all seeds may wrap at 2**63; the differences are right all the same.
@@ -173,7 +172,7 @@ def _follow(lanes, law, ratios, keys, stats) -> None:
 
 def _step(seed, atom, count, ratio, keys, generation) -> np.ndarray:
     """Return the counts of the next generation, computed in parts that fit into the cache."""
-    following = np.empty_like(count)
+    following = np.empty(len(count), dtype=np.int64)
     for start in range(0, len(count), CHUNK):
         part = slice(start, start + CHUNK)
         # One seed is a scalar key, with half the work in each round.

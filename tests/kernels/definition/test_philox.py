@@ -121,6 +121,15 @@ def test_counters_and_keys_broadcast():
         assert tuple(int(word[i, j, k]) for word in found) == expected
 
 
+def test_the_second_word_alone_is_that_of_the_block():
+    index, stream = np.arange(7, dtype=np.uint64)[:, None], np.uint64([0, MASK])
+    for high in (np.uint64(0), index * np.uint64(5)):
+        for low in (np.uint64(9), np.uint64([7, 8])):
+            counter, key = (index, high, stream, np.uint64(2)), (low, np.uint64(MASK))
+            alone = philox.philox_second_word(counter, key)
+            assert np.array_equal(alone, philox.philox_4x32(counter, key)[1])
+
+
 def test_each_of_many_counters_gives_another_block():
     index = np.arange(2**16, dtype=np.uint64)
     block = np.stack(philox.philox_4x32((index, *as_words(0, 0, 0)), as_words(1, 2)), axis=1)

@@ -361,6 +361,19 @@ def test_means_keys_and_indices_broadcast():
     assert per_lane.tolist() == table[range(3), range(3)].tolist()
 
 
+@pytest.mark.parametrize("start", [0, 2**32 - 20_000, 2**64 - 40_000])
+@pytest.mark.parametrize("mean", [0.0, 1e-3, 0.3, 0.999, 1.0, 1.5, 20.25])
+def test_the_sieve_keeps_every_positive_count_and_little_else(mean, start):
+    size = 40_000
+    index = np.arange(size, dtype=np.uint64) + np.uint64(start)
+    means, key = np.full(size, mean), split_words(2**40 + 1)
+    kept = module.may_be_positive(means, key, index, 3, PURPOSE)
+    assert kept[poisson(means, key, index, 3, PURPOSE) > 0].all()
+    # A uniform word lets through the mean, or all.
+    low, high = stats.binom.ppf([RARE, 1 - RARE], size, min(mean, 1))
+    assert low <= kept.sum() <= high
+
+
 def test_the_mean_zero_gives_nothing():
     assert not draw(0.0, 1000).any()
     assert draw(np.zeros(0)).shape == (0,)
