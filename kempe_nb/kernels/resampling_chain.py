@@ -18,10 +18,11 @@ there are. Probabilities are summed as integers in units of 2**-62, in which ord
 results have the same bits on every device and for every partition of the work.
 
 Cost. Every atom is drawn once; after that only the living ones, and of a Zipf law with beta = 1.5
-and a sample of 1e6 only 1.3 % of 1e6 atoms live. The definition keeps a list of the living. The
-Triton kernel runs all generations of 32 atoms in one program, which stops when its last atom dies.
-It reads each probability once for each seed and holds everything else in registers; a loop of
-library calls passes over all atoms about ten times for each generation.
+and a sample of 1e6 only 1.3 % of 1e6 atoms live. The definition sieves all atoms with one random
+word each and keeps a list of the living. The Triton kernel runs all generations of 32 atoms in one
+program, which stops when its last atom dies. It reads each probability once for each seed and holds
+everything else in registers; a loop of library calls passes over all atoms six times or more for
+each generation.
 
 When not to use it: for one generation of a law whose atoms nearly all live, where
 `numpy.random.Generator.multinomial` does as well.
