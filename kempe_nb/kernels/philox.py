@@ -33,6 +33,9 @@ WORD = 2**32
 #: Blocks that are computed at a time on a CPU, so that the ten rounds stay in its cache.
 CHUNK = 16_384
 
+#: Rounds after which every word depends on every word of the counter and of the key.
+MIXING_ROUNDS = 3
+
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -71,11 +74,22 @@ def philox_second_word(counter, key) -> np.ndarray:
 
 
 def _rounds(counter, keys):
+    """Return the four words after the rounds of these keys."""
     c0, c1, c2, c3 = counter
-    for k0, k1 in keys:
+    for step, (k0, k1) in enumerate(keys):
         left, right = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = (right >> _HALF) ^ (c1 ^ k0), (left >> _HALF) ^ (c3 ^ k1)
-        c1, c3 = right & _LOW, left & _LOW
+        c0, c2 = right >> _HALF, left >> _HALF
+        if step < MIXING_ROUNDS:
+            c0, c2 = c0 ^ (c1 ^ k0), c2 ^ (c3 ^ k1)
+        else:
+            # By now all words have their full shape, and new arrays cost more than the arithmetic.
+            c0 ^= c1
+            c0 ^= k0
+            c2 ^= c3
+            c2 ^= k1
+        right &= _LOW
+        left &= _LOW
+        c1, c3 = right, left
     return c0, c1, c2, c3
 
 
