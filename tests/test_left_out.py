@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
-def test_a_missing_browser(ci, status):
-    environment = {k: v for k, v in os.environ.items() if k != "KEMPE_NB_BROWSER"}
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/site", "-k", "search_finds"],
+def run_tests(*arguments, environment):
+    """Run pytest in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *arguments],
         cwd=Path(__file__).parent.parent,
-        env=environment | {"PATH": str(Path(sys.executable).parent), "CI": ci},
+        env=environment,
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
+def test_a_missing_browser(ci, status):
+    environment = {k: v for k, v in os.environ.items() if k != "KEMPE_NB_BROWSER"}
+    environment |= {"PATH": str(Path(sys.executable).parent), "CI": ci}
+    ran = run_tests("tests/site", "-k", "search_finds", environment=environment)
     assert ran.returncode == status, ran.stdout + ran.stderr
     if ci == "true":
         assert "CI=true, but no browser" in ran.stderr
@@ -29,13 +35,8 @@ def test_a_missing_browser(ci, status):
 @pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
 def test_a_missing_triton(ci, status, tmp_path):
     (tmp_path / "triton.py").write_text("raise ImportError('left out')")
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/kernels/test_interpreter_processes.py"],
-        cwd=Path(__file__).parent.parent,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "CI": ci},
-        capture_output=True,
-        text=True,
-    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "CI": ci}
+    ran = run_tests("tests/kernels/test_interpreter_processes.py", environment=environment)
     assert ran.returncode == status, ran.stdout + ran.stderr
     if ci == "true":
         assert "CI=true, but no Triton" in ran.stderr

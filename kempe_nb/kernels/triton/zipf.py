@@ -24,8 +24,12 @@ PURPOSE = tl.constexpr(int(Purpose.ZIPF))
 
 
 @triton.jit
-def draw_ranks(seed, index, stream, inside, exponent, last_rank, last_mask, thresholds, bands):
-    """Return one rank for each lane that is `inside`, int64; 1 for the others."""
+def draw_ranks(seed, index, stream, inside, exponent, ends, thresholds, bands):
+    """Return one rank for each lane that is `inside`, int64; 1 for the others.
+
+    `exponent` points to one number, `ends` to the last rank and its mask.
+    """
+    slope, last_rank = tl.load(exponent), tl.load(ends)
     trial = tl.full((1,), 0, tl.uint32)
     w0, w1, _, _ = block_words(seed, index, stream, PURPOSE, trial)
     draw = draw_63(w0, w1)
@@ -37,14 +41,14 @@ def draw_ranks(seed, index, stream, inside, exponent, last_rank, last_mask, thre
         j += 1
     rank = index * 0 + 1
     first = rank << band
-    reach = tl.where(band < bands - 1, first - 1, last_mask)
+    reach = tl.where(band < bands - 1, first - 1, tl.load(ends + 1))
     pending = inside & (band > 0)
     trial += 1
     left = tl.max(pending.to(tl.int32))
     while left > 0:
         w0, w1, w2, w3 = block_words(seed, index, stream, PURPOSE, trial)
         proposed = first + (join_words(w0, w1).to(tl.int64, bitcast=True) & reach)
-        chance = exp_minus(exponent * log(proposed.to(tl.float64) / first.to(tl.float64)))
+        chance = exp_minus(slope * log(proposed.to(tl.float64) / first.to(tl.float64)))
         accepted = pending & (uniform_53(w2, w3) < chance) & (proposed <= last_rank)
         rank = tl.where(accepted, proposed, rank)
         pending = pending & (accepted == 0)
@@ -57,20 +61,10 @@ def draw_ranks(seed, index, stream, inside, exponent, last_rank, last_mask, thre
 def samples_kernel(
     out, exponent, ends, thresholds, bands, seed, offset, stream, size, BLOCK: tl.constexpr
 ):
-    """Write one rank for each position; `ends` points to the last rank and its mask."""
+    """Write one rank for each position."""
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = position < size
-    rank = draw_ranks(
-        seed,
-        position + offset,
-        stream,
-        inside,
-        tl.load(exponent),
-        tl.load(ends),
-        tl.load(ends + 1),
-        thresholds,
-        bands,
-    )
+    rank = draw_ranks(seed, position + offset, stream, inside, exponent, ends, thresholds, bands)
     tl.store(out + position, rank, mask=inside)
 
 
@@ -97,15 +91,7 @@ def counts_kernel(
         position = start + turn * BLOCK + tl.arange(0, BLOCK)
         inside = position < size
         rank = draw_ranks(
-            seed,
-            position + offset,
-            stream,
-            inside,
-            tl.load(exponent),
-            tl.load(ends),
-            tl.load(ends + 1),
-            thresholds,
-            bands,
+            seed, position + offset, stream, inside, exponent, ends, thresholds, bands
         )
         place = tl.minimum(rank - 1, ranks)
         common = place < HEAD
