@@ -5,7 +5,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: book test bench lint serve accept clean
+.PHONY: book test bench results lint serve accept clean
 
 book: $(READY)
 	$(BIN)/python -m kempe_nb run
@@ -16,6 +16,9 @@ test: lint book
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+results: $(READY)
+	$(BIN)/python -m kempe_nb results
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -1,4 +1,4 @@
-"""The command line: `python -m kempe_nb run`, `site` and `accept`."""
+"""The command line: `python -m kempe_nb run`, `site`, `sweep`, `results` and `accept`."""
 
 import argparse
 import subprocess
@@ -7,8 +7,9 @@ import sys
 from kempe_nb.notebook.profile import PROFILES
 from kempe_nb.publish.accept import accept
 from kempe_nb.publish.execute import plan, run
-from kempe_nb.publish.project import Project, UsageError
+from kempe_nb.publish.project import Project, UsageError, read_notebook
 from kempe_nb.publish.site import build_site
+from kempe_nb.publish.sweep import plan_sweep, remake, run_sweep, tables_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +39,29 @@ def _site(options: argparse.Namespace) -> int:
     page = build_site(project, plan(project, [], options.profile, {}))
     print(f"The book is at {page.as_uri()}")
     return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    project = Project.find()
+    grid = dict(_pair(text) for text in options.parameter)
+    (source,) = project.select([options.chapter]).values()
+    tables = [options.table] if options.table else sorted(tables_of(read_notebook(source)))
+    if options.name and not options.table:
+        raise UsageError("--name needs --table: it is the name of one file")
+    if not tables:
+        raise UsageError(f"{options.chapter} keeps no table: no cell is tagged sweep-TABLE")
+    sweeps = [
+        plan_sweep(
+            project, options.chapter, table, grid, profile=options.profile, name=options.name
+        )
+        for table in tables
+    ]
+    cluster = {"scheduler": options.scheduler, "jobs": options.jobs}
+    return 0 if all([run_sweep(sweep, **cluster) for sweep in sweeps]) else 1
+
+
+def _results(options: argparse.Namespace) -> int:
+    return 0 if remake(Project.find(), scheduler=options.scheduler, jobs=options.jobs) else 1
 
 
 def _accept(options: argparse.Namespace) -> int:
@@ -70,6 +94,26 @@ def _parser() -> argparse.ArgumentParser:
     site = commands.add_parser("site", help="build the static site from the executed copies")
     site.add_argument("--profile", default="cpu", help=" or ".join(PROFILES))
     site.set_defaults(command=_site)
+
+    sweep = commands.add_parser("sweep", help="run a chapter over a grid and store what it kept")
+    sweep.add_argument("chapter", help="name of a chapter")
+    sweep.add_argument("--table", help="one table and the cells that it needs; all by default")
+    sweep.add_argument("--name", help="name of the file; by default the table's")
+    sweep.add_argument("--profile", default="cpu", help=" or ".join(PROFILES))
+    sweep.add_argument(
+        *("-p", "--parameter"),
+        action="append",
+        default=[],
+        metavar="name=v1,v2",
+        help="repeatable; low:high stands for integers, high excluded",
+    )
+    sweep.set_defaults(command=_sweep)
+
+    again = commands.add_parser("results", help="store again what is out of date")
+    again.set_defaults(command=_results)
+    for command in (sweep, again):
+        command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler")
+        command.add_argument("--jobs", type=int, help="processes of the local cluster")
 
     keep = commands.add_parser("accept", help="keep the claim texts of the last run in the sources")
     keep.add_argument("chapter", nargs="*", help="names of chapters; all by default")

@@ -24,6 +24,11 @@ def note(key: str, value) -> None:
     _facts[key] = value
 
 
+def fact(key: str, default):
+    """Return a fact that was noted in this run, or the default."""
+    return _facts.get(key, default)
+
+
 def count(key: str) -> None:
     """Add one to a counter of this run."""
     _facts[key] = _facts.get(key, 0) + 1

@@ -130,6 +130,7 @@ def is_fresh(task: Task) -> bool:
         facts.get("notebook_sha256") == _sha256(task.copy.read_bytes())
         and facts.get("fingerprint") == fingerprint(read_notebook(task.source), task.parameters)
         and _modules_are_unchanged(facts.get("modules"))
+        and _stored_runs_are_unchanged(facts.get("stored", {}), task.source)
     )
 
 
@@ -147,6 +148,16 @@ def _modules_are_unchanged(recorded: object) -> bool:
     present = module_hashes()
     return isinstance(recorded, dict) and all(
         present.get(name) == digest for name, digest in recorded.items()
+    )
+
+
+def _stored_runs_are_unchanged(recorded: Mapping, source: Path) -> bool:
+    """Tell whether the stored files that a run read hold what they held then."""
+    folder = source.parent.parent / "results"
+    files = {name: folder / f"{name}.csv" for name in recorded}
+    return all(
+        files[name].is_file() and _sha256(files[name].read_bytes()) == digest
+        for name, digest in recorded.items()
     )
 
 
@@ -226,17 +237,14 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     modules = module_hashes()
     started = time.perf_counter()
     try:
-        # VARIABLE tells the notebook that it is published, and where its facts go.
-        with environment(**{record.VARIABLE: str(facts_file)}):
-            notebook = papermill.execute_notebook(
-                str(task.source),
-                str(output),
-                parameters=dict(task.parameters),
-                kernel_name="python3",
-                cwd=str(task.source.parent),
-                progress_bar={"desc": task.stem, "position": position} if progress else False,
-                log_output=False,
-            )
+        notebook = papermill_run(
+            str(task.source),
+            output,
+            task.parameters,
+            facts_file,
+            cwd=str(task.source.parent),
+            progress_bar={"desc": task.stem, "position": position} if progress else False,
+        )
     except (PapermillExecutionError, DeadKernelError) as error:
         line = _failure(task, error, output)
         _keep_partial(output, task)
@@ -256,6 +264,29 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     write_atomically(task.facts, json.dumps(facts, indent=1).encode(), folder)
     task.partial.unlink(missing_ok=True)
     return Outcome(True, _summary(task, facts))
+
+
+def papermill_run(
+    source: str | nbformat.NotebookNode,
+    output: Path,
+    parameters: Mapping,
+    facts_file: Path,
+    *,
+    cwd: str,
+    progress_bar: Mapping | bool = False,
+) -> nbformat.NotebookNode:
+    """Execute a notebook, given by its path or as it is, with a file for its facts."""
+    # VARIABLE tells the notebook that it is published, and where its facts go.
+    with environment(**{record.VARIABLE: str(facts_file)}):
+        return papermill.execute_notebook(
+            source,
+            str(output),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            cwd=cwd,
+            progress_bar=progress_bar,
+            log_output=False,
+        )
 
 
 def _facts_of_run(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> dict:

@@ -32,6 +32,7 @@ LIBRARIES = (
 #: The calls whose literal texts are filled in at build time, and the names of these texts.
 TEXT_CALLS = ("figures.show", "sliders.explore")
 TEXT_NAMES = ("alt", "caption")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -81,17 +82,44 @@ def literal_texts(source: str) -> list[tuple[str, str]]:
     return [(keyword.arg, keyword.value.value) for keyword in _text_keywords(parse(source))]
 
 
-def module_hashes() -> dict[str, str]:
-    """Return the SHA-256 of every module of the package, and of a script of the same name."""
+def module_files() -> dict[str, Path]:
+    """Return the files of the modules of the package, by the names of the modules."""
     package = Path(kempe_nb.__file__).parent
     found = {}
     for file in package.rglob("*.py"):
         parts = file.relative_to(package.parent).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def module_hashes() -> dict[str, str]:
+    """Return the SHA-256 of every module of the package, and of a script of the same name."""
+    found = {}
+    for name, file in module_files().items():
         script = file.with_suffix(".js")
         content = file.read_bytes() + (script.read_bytes() if script.exists() else b"")
         found[name] = hashlib.sha256(content).hexdigest()
     return found
+
+
+def code_hashes() -> dict[str, str]:
+    """Return the SHA-256 of what every module of the package computes.
+
+    Comments, docstrings and layout do not count: a stored result costs hours, and stays good when
+    only these change.
+    """
+    return {
+        name: hashlib.sha256(ast.dump(_without_docstrings(file.read_text())).encode()).hexdigest()
+        for name, file in module_files().items()
+    }
+
+
+def _without_docstrings(source: str) -> ast.Module:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree
 
 
 def _text_keywords(tree: ast.Module) -> Iterator[ast.keyword]:

@@ -2,8 +2,8 @@
 
 `{claim}` renders the verdict and the value of an executed claim; `{claims}` the table of a chapter;
 `{measured}` the line of cost at the top of a chapter; `{status}` the table of all runs; `{speed}`
-(in `speed`) the benchmarks of an operation. All of them read the facts that a run wrote, so nothing
-here is typed by hand.
+(in `speed`) the benchmarks of an operation; `{stored}` where a stored file comes from. All of them
+read the facts that a run wrote, so nothing here is typed by hand.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from kempe_nb.publish.stage import RECORDS
+from kempe_nb.publish.stage import RECORDS, STORED
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,13 @@ def load_facts(app: Sphinx) -> dict[str, dict]:
     """Return the facts of all staged chapters by name."""
     files = sorted((Path(app.srcdir) / RECORDS).glob("*.json"))
     return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def load_stored(env: BuildEnvironment) -> dict[str, dict]:
+    """Return the provenance of the stored runs by "chapter/name"; the page depends on it."""
+    file = Path(env.srcdir) / RECORDS / STORED
+    env.note_dependency(str(file))
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def chapter_of(env: BuildEnvironment, docname: str) -> str:
@@ -111,6 +118,23 @@ class MeasuredDirective(_Facts, SphinxDirective):
         return [nodes.paragraph(text=text, classes=["kempe-measured"])]
 
 
+class StoredDirective(_Facts, SphinxDirective):
+    """The line that says how a stored file of this chapter was made, and whether it still holds."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = f"{self.own_chapter()}/{self.arguments[0]}"
+        told = load_stored(self.env).get(name)
+        if told is None:
+            logger.warning("no stored runs %r", name, location=self.get_location())
+            return []
+        line = nodes.paragraph(text=f"Stored runs: {provenance(told)}", classes=["kempe-measured"])
+        if told["stale"]:
+            line += nodes.strong(text=f" Out of date: {told['stale']}; make results mends it.")
+        return [line]
+
+
 class StatusDirective(SphinxDirective):
     """The table of all executed chapters, and the versions that they ran with."""
 
@@ -122,7 +146,14 @@ class StatusDirective(SphinxDirective):
         rows = [self._row(chapter, entry) for chapter, entry in facts.items()]
         versions = {n: v for entry in facts.values() for n, v in entry["versions"].items()}
         listed = [[_text(name), _text(version)] for name, version in sorted(versions.items())]
-        return [table(head, rows), table(("Library", "Version"), listed)]
+        tables = [table(head, rows), table(("Library", "Version"), listed)]
+        if stored := load_stored(self.env):
+            runs = [
+                [_text(name), _text(provenance(told)), _text(told["stale"] or "as its code is")]
+                for name, told in stored.items()
+            ]
+            tables.append(table(("Stored runs", "How they were made", "State"), runs))
+        return tables
 
     def _row(self, chapter: str, facts: dict) -> list[list[nodes.Node]]:
         held = sum(claim["verdict"] == "holds" for claim in facts["claims"])
@@ -161,6 +192,25 @@ def machine(facts: dict) -> str:
     """Return the device and the number of CPU cores of a run."""
     cores = facts["cores"]
     return f"{cores} CPU core{'s' if cores != 1 else ''} ({facts.get('device', 'unknown')})"
+
+
+def provenance(told: dict) -> str:
+    """Return in one line how a stored file was made."""
+    grid = ", ".join(f"{name} {_span(values)}" for name, values in told["grid"].items())
+    cores = max(told["cores"])
+    versions = sorted({version["torch"] for version in told["versions"]})
+    return (
+        f"{told['runs']} runs ({grid}), profile {told['profile']}, {duration(told['seconds'])} in "
+        f"all on {', '.join(told['device'])} with {cores} cores, {', '.join(told['date'])}, commit "
+        f"{', '.join(told['commit'])}, torch {', '.join(versions)}."
+    )
+
+
+def _span(values: list[str]) -> str:
+    """Return "0 to 9" for many integers in a row, and the values themselves otherwise."""
+    numbers = [int(value) for value in values if value.lstrip("-").isdigit()]
+    in_a_row = numbers == list(range(numbers[0], numbers[0] + len(values))) if numbers else False
+    return f"{values[0]} to {values[-1]}" if in_a_row and len(values) > 2 else " and ".join(values)
 
 
 def table(head, rows) -> nodes.table:
@@ -250,6 +300,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("measured", MeasuredDirective)
     app.add_directive("status", StatusDirective)
+    app.add_directive("stored", StoredDirective)
     app.setup_extension("kempe_nb.publish.speed")
     app.connect("env-purge-doc", _forget_page)
     app.connect("env-merge-info", _merge_pages)

@@ -6,20 +6,24 @@ change of prose, of tags or of an alt text through without an execution.
 """
 
 import html
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 
-from kempe_nb.notebook import figures
+from kempe_nb.notebook import figures, results
 from kempe_nb.publish.checkout import write_if_changed
 from kempe_nb.publish.execute import Task, is_fresh
 from kempe_nb.publish.fingerprint import code_cells, literal_texts
 from kempe_nb.publish.project import Project, UsageError, read_notebook
+from kempe_nb.publish.sweep import stale_reason, stored_files
 
 #: Folder of the facts of chapters and benchmarks beside the pages; the Sphinx extension reads it.
 RECORDS = "_records"
+#: The file there that tells where the stored runs come from.
+STORED = "stored_runs"
 
 
 def stage(project: Project, tasks: list[Task]) -> Path:
@@ -48,12 +52,27 @@ def stage(project: Project, tasks: list[Task]) -> Path:
             raise UsageError(f"{task.name}: {error}") from None
         wanted[task.source.relative_to(project.book)] = nbformat.writes(staged).encode()
         wanted[Path(RECORDS) / f"{task.name}.json"] = task.facts.read_bytes()
-    for results in project.benchmarks.glob("*.csv"):
-        wanted[Path(RECORDS) / results.name] = results.read_bytes()
+    for measured in project.benchmarks.glob("*.csv"):
+        wanted[Path(RECORDS) / measured.name] = measured.read_bytes()
+    if told := stored_runs(project):
+        wanted[Path(RECORDS) / STORED] = json.dumps(told, indent=1).encode()
     for relative, content in wanted.items():
         write_if_changed(target / relative, content)
     _remove_others(target, set(wanted))
     return target
+
+
+def stored_runs(project: Project) -> dict[str, dict]:
+    """Return the provenance of every stored file by its name, and why it is stale, if it is."""
+    found = {}
+    for file in stored_files(project):
+        try:
+            _, told = results.read_pair(file)
+        except results.ResultsError as error:
+            raise UsageError(str(error)) from None
+        told["stale"] = stale_reason(project, file)
+        found[f"{file.parent.name}/{file.stem}"] = told
+    return found
 
 
 def graft(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -1,0 +1,505 @@
+"""Run a chapter many times on Dask and store one row for each run, with its provenance.
+
+A sweep executes the cells that a table needs: the parameters, the cells tagged `sweep`, and those
+tagged `sweep-TABLE`. So a change elsewhere on the page leaves the stored file as good as it was.
+
+Every finished run is kept at once in a journal below _build, and a sweep that was interrupted
+computes only what the journal lacks. The file is written when all runs are there, in the order of
+the grid, whatever the order in which they came back.
+"""
+
+import ast
+import builtins
+import csv
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_code_cell
+from papermill.exceptions import PapermillExecutionError
+
+from kempe_nb.notebook import results
+from kempe_nb.publish.checkout import commit, write_atomically
+from kempe_nb.publish.execute import first_line, papermill_run, read_facts
+from kempe_nb.publish.fingerprint import code_cells, code_hashes, normalised, parse, versions
+from kempe_nb.publish.project import (
+    Project,
+    UsageError,
+    checked_parameters,
+    declared_parameters,
+    read_notebook,
+)
+
+SHARED_TAG = "sweep"
+#: What stored numbers depend on; figures, sliders and claims only show them.
+COMPUTING = (
+    "kempe_nb.kernels",
+    "kempe_nb.methods",
+    "kempe_nb.notebook.data",
+    "kempe_nb.notebook.profile",
+)
+#: Facts of a run that its provenance tells.
+TOLD = ("device", "cores", "versions", "commit", "date")
+
+#: Facts of a run travel by an environment variable: one run at a time in each process, whatever the
+#: threads of a worker. Python's parser does not like threads either.
+_one_run = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One table of a chapter over a grid of parameters.
+
+    Attributes
+    ----------
+    chapter, table, name : str
+        `name` is that of the file, by default the table's.
+    source : Path
+        The notebook.
+    grid : mapping of str to list of str
+        The values of each parameter as they were given, in the order of the command.
+    runs : tuple of mappings
+        The parameters of each run, in the order of the grid, the last parameter fastest.
+    profile : str
+    """
+
+    project: Project
+    chapter: str
+    table: str
+    name: str
+    source: Path
+    grid: Mapping[str, list[str]]
+    runs: tuple[Mapping, ...]
+    profile: str
+
+    @property
+    def file(self) -> Path:
+        """Where the rows go."""
+        return self.project.book / "results" / self.chapter / f"{self.name}.csv"
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the finished runs."""
+        return self.project.build / "sweeps" / self.chapter / self.name
+
+    def arguments(self) -> list[str]:
+        """Return the arguments that make this file again."""
+        named = [] if self.name == self.table else ["--name", self.name]
+        points = [part for k, v in self.grid.items() for part in ("-p", f"{k}={','.join(v)}")]
+        return [
+            *("sweep", self.chapter, "--table", self.table, *named),
+            *("--profile", self.profile, *points),
+        ]
+
+
+def plan_sweep(
+    project: Project,
+    chapter: str,
+    table: str,
+    grid: Mapping[str, str],
+    *,
+    profile: str = "cpu",
+    name: str | None = None,
+) -> Sweep:
+    """Return the sweep of a command; refuse what the chapter does not have before anything runs.
+
+    Parameters
+    ----------
+    grid : mapping of str to str
+        "v1,v2" or "low:high" (integers, the last excluded) for each parameter.
+    """
+    (source,) = project.select([chapter]).values()
+    name = table if name is None else name
+    for what, text in (("table", table), ("name", name)):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", text):
+            raise UsageError(f"{what} is {text!r}; accepted are lower-case letters, digits and _")
+    selected_cells(read_notebook(source), table, source)
+    values = {parameter: spelled_out(text) for parameter, text in grid.items()}
+    runs = tuple(
+        checked_parameters(source, profile, dict(zip(values, point, strict=True)))
+        for point in itertools.product(*values.values())
+    )
+    if len({repr(run) for run in runs}) < len(runs):
+        raise UsageError(f"the grid {dict(grid)} holds a point twice")
+    return Sweep(project, chapter, table, name, source, values, runs, profile)
+
+
+def spelled_out(text: str) -> list[str]:
+    """Return the values that "v1,v2" or "low:high" stands for.
+
+    Raises
+    ------
+    UsageError
+        For an empty value or an empty range.
+    """
+    span = re.fullmatch(r"(-?\d+):(-?\d+)", text)
+    if span:
+        values = [str(number) for number in range(int(span[1]), int(span[2]))]
+    else:
+        # A comma inside brackets belongs to a value.
+        values = [part.strip() for part in re.split(r",(?![^\[(]*[\])])", text)]
+    if not values or not all(values):
+        raise UsageError(f"a grid is {text!r}; accepted is v1,v2,... or low:high with low < high")
+    return values
+
+
+def selected_cells(
+    notebook: nbformat.NotebookNode, table: str, path: Path
+) -> list[nbformat.NotebookNode]:
+    """Return the code cells that a table needs, in order.
+
+    Raises
+    ------
+    UsageError
+        When no cell is tagged for the table, when none of these cells keeps it, or when they use a
+        name that none of them defines.
+    """
+    wanted = {"parameters", SHARED_TAG, f"{SHARED_TAG}-{table}"}
+    cells = [c for c in code_cells(notebook) if wanted & set(c.metadata.get("tags", []))]
+    own = [c for c in cells if f"{SHARED_TAG}-{table}" in c.metadata.get("tags", [])]
+    if not own:
+        known = sorted(tables_of(notebook))
+        raise UsageError(
+            f"table is {table!r}, but {path.name} tags no cell {SHARED_TAG}-{table}; accepted are "
+            f"{', '.join(known) or 'none'}"
+        )
+    if not any(re.search(rf"results\.keep\(\s*[\"']{table}[\"']", cell.source) for cell in own):
+        raise UsageError(f"no cell of {path.name} tagged {SHARED_TAG}-{table} keeps {table!r}")
+    missing = undefined_names(cell.source for cell in cells)
+    if missing:
+        name, line = next(iter(missing.items()))
+        raise UsageError(
+            f"table {table!r}: the cell '{line}' uses {name!r}, which no cell tagged {SHARED_TAG} "
+            f"or {SHARED_TAG}-{table} defines"
+        )
+    return cells
+
+
+def tables_of(notebook: nbformat.NotebookNode) -> set[str]:
+    """Return the names of the tables that the tags of a notebook speak of."""
+    tags = {tag for cell in code_cells(notebook) for tag in cell.metadata.get("tags", [])}
+    prefix = f"{SHARED_TAG}-"
+    return {tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)}
+
+
+def undefined_names(sources: Iterable[str]) -> dict[str, str]:
+    """Return names that are used and bound nowhere before, with the first line of their cell."""
+    bound, missing = set(dir(builtins)) | {"get_ipython", "display"}, {}
+    for source in sources:
+        tree = parse(source)
+        nodes = list(ast.walk(tree))
+        bound |= {n.id for n in nodes if isinstance(n, ast.Name) and not _loads(n)}
+        bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        bound |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        bound |= {n.name for n in nodes if isinstance(n, ast.ExceptHandler) and n.name}
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                bound |= {(name.asname or name.name).split(".")[0] for name in node.names}
+        for node in nodes:
+            if isinstance(node, ast.Name) and _loads(node) and node.id not in bound:
+                missing.setdefault(node.id, first_line(new_code_cell(source)))
+    return missing
+
+
+def _loads(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Load)
+
+
+def run_sweep(sweep: Sweep, *, scheduler: str | None = None, jobs: int | None = None) -> bool:
+    """Compute what is missing, print a line for each run, and write the file when all are there.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of a Dask scheduler; by default a local cluster of `jobs` processes is started.
+    jobs : int, optional
+        Processes of the local cluster; by default one for each core, and one on a GPU.
+    """
+    if jobs is not None and (jobs < 1 or scheduler):
+        raise UsageError(f"jobs is {jobs}; accepted is a positive integer, without --scheduler")
+    cells = selected_cells(read_notebook(sweep.source), sweep.table, sweep.source)
+    code = cells_hash(cells, declared_parameters(sweep.source), sweep.grid)
+    hashes = code_hashes()
+    entries = _journal_entries(sweep, code, hashes)
+    missing = [run for run in sweep.runs if _key(run) not in entries]
+    print(f"{_title(sweep)}: {len(sweep.runs)} runs, {len(missing)} to compute", flush=True)
+    good = True
+    if missing:
+        notebook = cut_notebook(read_notebook(sweep.source), cells)
+        with _client(scheduler, _workers(sweep, jobs), sweep.project.build) as client:
+            for run, entry, reason in _arrivals(client, sweep, notebook, missing, hashes):
+                if entry is None:
+                    good = False
+                    print(f"{_title(sweep)} {_told(run)}: FAILED, {reason}", flush=True)
+                    continue
+                entry |= {"code": code, "parameters": dict(run)}
+                write_atomically(_journal_file(sweep, run), json.dumps(entry, indent=1).encode())
+                entries[_key(run)] = entry
+                print(f"{_title(sweep)} {_told(run)}: {entry['seconds']:.0f} s", flush=True)
+    if not good:
+        print(f"{_title(sweep)}: the runs that succeeded are kept; start again for the others")
+        return False
+    _write_file(sweep, [entries[_key(run)] for run in sweep.runs], code)
+    print(f"{_title(sweep)}: {sweep.file.relative_to(sweep.project.root)}", flush=True)
+    return True
+
+
+def cells_hash(
+    cells: list[nbformat.NotebookNode], declared: Mapping[str, object], grid: Iterable[str]
+) -> str:
+    """Return the SHA-256 of what cells compute, whatever their comments and figure texts.
+
+    The default of a parameter counts where the cells use it and the grid does not set it.
+    """
+    own = [c for c in cells if "parameters" not in c.metadata.get("tags", [])]
+    names = {
+        node.id for c in own for node in ast.walk(parse(c.source)) if isinstance(node, ast.Name)
+    }
+    fixed = {k: v for k, v in declared.items() if k in names - {"profile", *grid}}
+    payload = json.dumps([[normalised(c.source) for c in own], fixed], sort_keys=True, default=repr)
+    return hashlib.sha256(payload.encode()).hexdigest()
+
+
+def cut_notebook(
+    notebook: nbformat.NotebookNode, cells: list[nbformat.NotebookNode]
+) -> nbformat.NotebookNode:
+    """Return a notebook of these cells and one that writes the record."""
+    closing = "from kempe_nb.notebook import record as _record\n_record.write([])"
+    notebook.cells = [*cells, new_code_cell(closing)]
+    return notebook
+
+
+def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes: Mapping) -> dict:
+    """Execute one run on a worker and return its row and its facts.
+
+    Raises
+    ------
+    RuntimeError
+        With the reason in one line: the worker has other code, a cell failed, or the kernel died.
+    """
+    with _one_run, tempfile.TemporaryDirectory(prefix="kempe-sweep-") as folder:
+        present = code_hashes()
+        different = [name for name in _computing(hashes) if present.get(name) != hashes[name]]
+        if different:
+            raise RuntimeError(f"this worker has another {different[0]}; install the same checkout")
+        started = time.perf_counter()
+        facts_file = Path(folder) / "facts.json"
+        try:
+            papermill_run(
+                nbformat.reads(notebook, as_version=4),
+                Path(folder) / "run.ipynb",
+                parameters,
+                facts_file,
+                cwd=cwd if os.path.isdir(cwd) else folder,
+            )
+        except PapermillExecutionError as error:
+            cell = error.source.strip().splitlines()[0]
+            raise RuntimeError(f"in '{cell}': {error.ename}: {error.evalue}") from None
+        except DeadKernelError:
+            raise RuntimeError("the kernel died") from None
+        facts = read_facts(facts_file)
+    if facts is None or table not in facts.get("tables", {}):
+        raise RuntimeError(f"it kept no row of {table!r}")
+    return {
+        "row": facts["tables"][table],
+        "modules": {name: hashes[name] for name in _computing(facts["modules"])},
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": facts.get("device", "unknown"),
+        "cores": os.cpu_count(),
+        "versions": versions(),
+        "commit": commit(Path(cwd)) if os.path.isdir(cwd) else "unknown",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def _computing(modules: Iterable[str]) -> list[str]:
+    """Return the modules that stored numbers depend on."""
+    return [m for m in modules if any(m == c or m.startswith(f"{c}.") for c in COMPUTING)]
+
+
+def stale_reason(project: Project, file: Path) -> str:
+    """Return why a stored file is no longer what its code would give, or an empty string."""
+    _, told = results.read_pair(file)
+    source = project.chapters().get(told["chapter"])
+    if source is None:
+        return f"the chapter {told['chapter']} is gone"
+    try:
+        cells = selected_cells(read_notebook(source), told["table"], source)
+    except UsageError as error:
+        return str(error)
+    if cells_hash(cells, declared_parameters(source), told["grid"]) != told["code"]:
+        return "the cells that made it have changed"
+    present = code_hashes()
+    changed = [name for name, digest in told["modules"].items() if present.get(name) != digest]
+    return f"{', '.join(changed)} changed" if changed else ""
+
+
+def stored_files(project: Project) -> list[Path]:
+    """Return the stored files of all chapters."""
+    return sorted((project.book / "results").glob("*/*.csv"))
+
+
+def stored_sweep(project: Project, file: Path) -> Sweep:
+    """Return the sweep that made a stored file."""
+    _, told = results.read_pair(file)
+    grid = {name: ",".join(values) for name, values in told["grid"].items()}
+    return plan_sweep(
+        project, told["chapter"], told["table"], grid, profile=told["profile"], name=file.stem
+    )
+
+
+def remake(project: Project, *, scheduler: str | None = None, jobs: int | None = None) -> bool:
+    """Make the stored files again whose code has changed; tell whether all is well."""
+    good = True
+    for file in stored_files(project):
+        reason = stale_reason(project, file)
+        name = file.relative_to(project.root)
+        print(f"{name}: {reason or 'up to date'}", flush=True)
+        if reason:
+            good &= run_sweep(stored_sweep(project, file), scheduler=scheduler, jobs=jobs)
+    return good
+
+
+def _workers(sweep: Sweep, jobs: int | None) -> int:
+    if sweep.profile == "gpu":
+        return 1
+    return min(jobs or os.cpu_count() or 1, len(sweep.runs))
+
+
+@contextmanager
+def _client(scheduler: str | None, workers: int, build: Path) -> Iterator:
+    """Connect to a scheduler, or to a local cluster that ends with the block."""
+    from distributed import Client, LocalCluster
+
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout="20s", set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UsageError(f"scheduler {scheduler!r} does not answer: {error}") from None
+        with client:
+            yield client
+        return
+    build.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".dask-", dir=build) as folder,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # The work is done by kernels, whose memory Dask does not see.
+            memory_limit=0,
+            dashboard_address=None,
+            local_directory=folder,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _arrivals(client, sweep: Sweep, notebook, missing, hashes) -> Iterator[tuple]:
+    """Yield parameters, entry and reason of failure of each run as it comes back.
+
+    Dask starts the run of a lost worker on another one; it gives up after the fourth loss.
+    """
+    from distributed import as_completed
+
+    text = nbformat.writes(notebook)
+    futures = {
+        client.submit(
+            execute_run,
+            text,
+            dict(run),
+            sweep.table,
+            str(sweep.source.parent),
+            hashes,
+            key=f"{sweep.name}-{_key(run)}",
+            pure=False,
+        ): run
+        for run in missing
+    }
+    for future in as_completed(futures, loop=client.loop):
+        error = future.exception()
+        yield futures[future], None if error else future.result(), error
+
+
+def _journal_file(sweep: Sweep, run: Mapping) -> Path:
+    return sweep.journal / f"{_key(run)}.json"
+
+
+def _journal_entries(sweep: Sweep, code: str, hashes: Mapping) -> dict[str, dict]:
+    """Return the finished runs that the present code would give again."""
+    found = {}
+    for run in sweep.runs:
+        entry = read_facts(_journal_file(sweep, run))
+        if entry is not None and entry.get("code") == code and entry["parameters"] == dict(run):
+            unchanged = all(hashes.get(n) == digest for n, digest in entry["modules"].items())
+            if unchanged:
+                found[_key(run)] = entry
+    return found
+
+
+def _key(run: Mapping) -> str:
+    return hashlib.sha256(json.dumps(dict(run), sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _told(run: Mapping) -> str:
+    return " ".join(f"{name}={value}" for name, value in run.items() if name != "profile")
+
+
+def _title(sweep: Sweep) -> str:
+    return f"{sweep.chapter}/{sweep.name}"
+
+
+def _write_file(sweep: Sweep, entries: list[dict], code: str) -> None:
+    """Write rows and provenance; the provenance holds the hash of the rows and moves last."""
+    rows = [
+        {name: run[name] for name in sweep.grid} | entry["row"]
+        for run, entry in zip(sweep.runs, entries, strict=True)
+    ]
+    head = list(rows[0])
+    for run, row in zip(sweep.runs, rows, strict=True):
+        if list(row) != head:
+            other = sorted(set(row) ^ set(head)) or "another order"
+            raise UsageError(f"the run {_told(run)} kept other columns than the first: {other}")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode()
+    modules = {name: digest for entry in entries for name, digest in entry["modules"].items()}
+    provenance = {
+        "chapter": sweep.chapter,
+        "table": sweep.table,
+        "profile": sweep.profile,
+        "grid": dict(sweep.grid),
+        "command": shlex.join(["python", "-m", "kempe_nb", *sweep.arguments()]),
+        "runs": len(rows),
+        "seconds": round(sum(entry["seconds"] for entry in entries), 1),
+        **{fact: _distinct(entry[fact] for entry in entries) for fact in TOLD},
+        "code": code,
+        "modules": dict(sorted(modules.items())),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_atomically(sweep.file, content)
+    write_atomically(
+        sweep.file.with_suffix(".json"), (json.dumps(provenance, indent=1) + "\n").encode()
+    )
+
+
+def _distinct(values: Iterable) -> list:
+    """Return the different values in a fixed order."""
+    return sorted({json.dumps(value, sort_keys=True): value for value in values}.values(), key=repr)

@@ -1,0 +1,333 @@
+"""Sweeps on a real local cluster: what is stored, what a lost worker costs, what runs again."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell
+
+from kempe_nb.__main__ import main
+from kempe_nb.notebook import results
+from kempe_nb.publish import sweep as sweeps
+from kempe_nb.publish.project import Project, UsageError
+from kempe_nb.publish.stage import stored_runs
+
+pytestmark = pytest.mark.slow
+
+PARAMETERS = 'profile = "cpu"\nseed = 0\nrate = 1.0'
+IMPORTS = "from kempe_nb.notebook import results"
+KEEP = 'results.keep("laws", error=[seed / 3, rate], steps=seed + 1, word="w")'
+
+
+@pytest.fixture
+def write_sweep(project, write):
+    """Write a chapter with one table "laws", whose cells are given."""
+
+    def write_sweep(*cells, shared=IMPORTS, unrelated="print('unrelated')"):
+        path = write("small", unrelated, parameters=PARAMETERS)
+        notebook = nbformat.read(path, 4)
+        tagged = [new_code_cell(shared, metadata={"tags": ["sweep"]})]
+        tagged += [new_code_cell(cell, metadata={"tags": ["sweep-laws"]}) for cell in cells]
+        notebook.cells[3:3] = tagged
+        nbformat.write(notebook, path)
+        (project.book / "results").mkdir(exist_ok=True)
+        return path
+
+    return write_sweep
+
+
+def rows(project, name="laws"):
+    with (project.book / "results" / "small" / f"{name}.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def told(project, name="laws"):
+    return json.loads((project.book / "results" / "small" / f"{name}.json").read_text())
+
+
+def bytes_of(project):
+    return (project.book / "results" / "small" / "laws.csv").read_bytes()
+
+
+def logged(project):
+    """Return the seeds that runs wrote down when they started."""
+    log = project.root / "log"
+    return sorted(log.read_text().split()) if log.exists() else []
+
+
+def log_cell(project):
+    return f"with open({str(project.root / 'log')!r}, 'a') as log:\n    log.write(f'{{seed}} ')"
+
+
+def test_a_grid_becomes_one_row_for_each_run_with_its_provenance(project, write_sweep, capfd):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "rate=0.5,2", "-p", "seed=0:2", "--jobs", "2"]) == 0
+    out = capfd.readouterr().out
+    assert "small/laws: 4 runs, 4 to compute" in out
+    assert "small/laws rate=0.5 seed=1: " in out
+    found = rows(project)
+    assert [(row["rate"], row["seed"]) for row in found] == [
+        *[("0.5", "0"), ("0.5", "1"), ("2.0", "0"), ("2.0", "1")]
+    ]
+    assert [float(row["error[0]"]) for row in found] == [0, 1 / 3, 0, 1 / 3]
+    provenance = told(project)
+    assert provenance["command"] == (
+        "python -m kempe_nb sweep small --table laws --profile cpu -p rate=0.5,2 -p seed=0,1"
+    )
+    assert provenance["runs"] == 4 and provenance["seconds"] > 0
+    assert provenance["versions"][0]["torch"] and provenance["date"] and provenance["commit"]
+    # The sweep depends on what it imported to compute, not on what shows the numbers.
+    assert "kempe_nb.notebook.results" not in provenance["modules"]
+    stored = results.stored("small/laws")
+    assert stored["error"].shape == (4, 2) and stored["word"].tolist() == ["w"] * 4
+    assert stored.where(rate=2.0)["steps"].tolist() == [1, 2]
+
+
+def test_a_killed_worker_costs_a_retry_and_not_the_sweep(project, write_sweep, capfd):
+    # The kernel's parent is the worker. Seed 1 kills it, the first time.
+    marker = project.root / "killed"
+    kill = (
+        f"import os, pathlib, signal, time\nmarker = pathlib.Path({str(marker)!r})\n"
+        "if seed == 1 and not marker.exists():\n"
+        "    marker.write_text(str(os.getppid()))\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(60)"
+    )
+    write_sweep(log_cell(project), kill, KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:4", "--jobs", "2"]) == 0
+    assert marker.exists() and not process_lives(int(marker.read_text()))
+    assert [row["seed"] for row in rows(project)] == ["0", "1", "2", "3"]
+    # Seed 1 was started again; another run may have been on the lost worker's list, not in it.
+    assert logged(project).count("1") == 2
+    assert {*logged(project)} == {"0", "1", "2", "3"}
+
+
+def process_lives(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_interrupted_sweep_resumes_with_what_is_missing(project, write_sweep, capfd):
+    reached = project.root / "reached"
+    wait = (
+        f"import pathlib, time\nreached = pathlib.Path({str(reached)!r})\n"
+        "if seed == 2 and not reached.exists():\n    reached.touch()\n    time.sleep(120)"
+    )
+    write_sweep(log_cell(project), wait, KEEP)
+    command = [sys.executable, "-m", "kempe_nb", "sweep", "small", "-p", "seed=0:4", "--jobs", "1"]
+    process = subprocess.Popen(
+        command, cwd=project.root, start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not reached.exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert not (project.book / "results" / "small").exists()
+    before = logged(project)
+    assert before == ["0", "1", "2"]
+    capfd.readouterr()
+    assert main(["sweep", "small", "-p", "seed=0:4", "--jobs", "1"]) == 0
+    assert "4 runs, 2 to compute" in capfd.readouterr().out
+    assert logged(project) == ["0", "1", "2", "2", "3"]
+    assert [row["seed"] for row in rows(project)] == ["0", "1", "2", "3"]
+
+
+def test_the_order_of_arrival_does_not_change_the_file(project, write_sweep, monkeypatch):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 0
+    first = bytes_of(project)
+    arrivals = sweeps._arrivals
+    monkeypatch.setattr(sweeps, "_arrivals", lambda *given: reversed(list(arrivals(*given))))
+    for entry in (project.build / "sweeps").rglob("*.json"):
+        entry.unlink()
+    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "2"]) == 0
+    assert bytes_of(project) == first
+
+
+def test_a_scheduler_is_found_by_its_address(project, write_sweep):
+    from distributed import LocalCluster
+
+    write_sweep(KEEP)
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        assert main(["sweep", "small", "-p", "seed=0:2", "--scheduler", address]) == 0
+    assert len(rows(project)) == 2
+
+
+def test_a_failing_run_is_named_and_the_others_are_kept(project, write_sweep, capfd):
+    write_sweep("1 / (seed - 1)  # the culprit", KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 1
+    out = capfd.readouterr().out
+    assert "seed=1: FAILED, in '1 / (seed - 1)  # the culprit': ZeroDivisionError" in out
+    assert not (project.book / "results" / "small").exists()
+    path = write_sweep(KEEP)
+    assert path.exists()
+    # The cells have changed, so nothing of the journal counts any more.
+    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 0
+    assert "3 runs, 3 to compute" in capfd.readouterr().out
+
+
+def test_only_what_the_numbers_depend_on_makes_a_file_stale(project, write_sweep, monkeypatch):
+    write_sweep("from kempe_nb.methods import infinite_memory", KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    file = project.book / "results" / "small" / "laws.csv"
+
+    def reason():
+        return sweeps.stale_reason(Project(project.root), file)
+
+    assert reason() == ""
+    write_sweep("from kempe_nb.methods import infinite_memory", KEEP, unrelated="print('other')")
+    assert reason() == ""
+    write_sweep("from kempe_nb.methods import infinite_memory  # why", KEEP)
+    assert reason() == ""
+    now = sweeps.code_hashes()
+    other = {"kempe_nb.notebook.figures": "other"}
+    monkeypatch.setattr(sweeps, "code_hashes", lambda: now | other)
+    assert reason() == ""
+    other = {"kempe_nb.methods.infinite_memory": "other"}
+    assert reason() == "kempe_nb.methods.infinite_memory changed"
+    monkeypatch.undo()
+    write_sweep(
+        "from kempe_nb.methods import infinite_memory", KEEP.replace("seed / 3", "seed / 4")
+    )
+    assert reason() == "the cells that made it have changed"
+
+
+def test_the_default_of_a_parameter_counts_where_it_is_used(project, write_sweep):
+    path = write_sweep(KEEP)
+    file = project.book / "results" / "small" / "laws.csv"
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    path.write_text(path.read_text().replace("rate = 1.0", "rate = 2.0"))
+    assert sweeps.stale_reason(project, file) == "the cells that made it have changed"
+    path.write_text(path.read_text().replace("rate = 2.0", "rate = 1.0\\nunused = 3"))
+    assert sweeps.stale_reason(project, file) == ""
+
+
+def test_make_results_remakes_what_is_stale_and_nothing_else(project, write_sweep, capfd):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    assert main(["results"]) == 0
+    assert "laws.csv: up to date" in capfd.readouterr().out
+    write_sweep(KEEP.replace("seed / 3", "seed / 4"))
+    assert stored_runs(project)["small/laws"]["stale"] == "the cells that made it have changed"
+    assert main(["results", "--jobs", "1"]) == 0
+    assert [float(row["error[0]"]) for row in rows(project)] == [0, 1 / 4]
+    assert stored_runs(project)["small/laws"]["stale"] == ""
+
+
+def test_another_grid_of_the_same_table_has_a_name_of_its_own(project, write_sweep):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    named = ["--table", "laws", "--name", "long"]
+    assert main(["sweep", "small", *named, "-p", "rate=7", "--jobs", "1"]) == 0
+    assert len(rows(project)) == 2 and rows(project, "long")[0]["rate"] == "7.0"
+    again = sweeps.stored_sweep(project, project.book / "results" / "small" / "long.csv")
+    assert again.arguments() == [
+        *("sweep", "small", "--table", "laws", "--name", "long", "--profile", "cpu"),
+        *("-p", "rate=7"),
+    ]
+
+
+def test_a_page_that_reads_a_stored_file_is_executed_again_when_the_file_changes(
+    project, write_sweep, capfd
+):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    write_sweep(KEEP, unrelated="print(len(results.stored('small/laws')))")
+    assert main(["run"]) == 0
+    assert main(["run"]) == 0
+    assert "up to date" in capfd.readouterr().out
+    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 0
+    assert main(["run"]) == 0
+    assert "up to date" not in capfd.readouterr().out
+
+
+def test_a_worker_with_other_code_is_refused(project, write_sweep, capfd, monkeypatch):
+    write_sweep(KEEP)
+    wrong = sweeps.code_hashes() | {"kempe_nb.methods.infinite_memory": "other"}
+    monkeypatch.setattr(sweeps, "code_hashes", lambda: wrong)
+    assert main(["sweep", "small", "-p", "seed=0:1", "--jobs", "1"]) == 1
+    assert "another kempe_nb.methods.infinite_memory" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "chapter is 'nowhere'"),
+        (["small", "--table", "other"], "tags no cell sweep-other; accepted are laws"),
+        (["small", "--name", "other"], "--name needs --table"),
+        (["small", "--table", "laws", "--name", "../x"], "name is '../x'"),
+        (["small", "-p", "sed=1"], "declares no parameter 'sed'"),
+        (["small", "-p", "seed=3:3"], "a grid is '3:3'"),
+        (["small", "-p", "seed=1,,2"], "a grid is '1,,2'"),
+        (["small", "-p", "seed=1,1"], "holds a point twice"),
+        (["small", "-p", "seed=1", "--jobs", "0"], "jobs is 0"),
+        (["small", "-p", "seed=1", "--profile", "tpu"], "profile is 'tpu'"),
+        (["small", "-p", "seed=1", "--scheduler", "nothing://x"], "scheduler 'nothing://x'"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_anything_starts(
+    project, write_sweep, capfd, arguments, message
+):
+    write_sweep(log_cell(project), KEEP)
+    assert main(["sweep", *arguments]) == 2
+    assert message in capfd.readouterr().err
+    assert logged(project) == [] and not (project.book / "results" / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["x = missing + 1", KEEP], "the cell 'x = missing + 1' uses 'missing'"),
+        (["x = 1"], "tagged sweep-laws keeps 'laws'"),
+    ],
+)
+def test_cells_that_do_not_stand_alone_are_refused(project, write_sweep, capfd, cells, message):
+    write_sweep(*cells)
+    assert main(["sweep", "small", "-p", "seed=1"]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_runs_that_keep_different_columns_make_no_file(project, write_sweep, capfd):
+    write_sweep('results.keep("laws", **{f"error_{seed}": 1.0})'.replace("error_", "e"))
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 2
+    assert "kept other columns than the first: ['e0', 'e1']" in capfd.readouterr().err
+    assert not (project.book / "results" / "small").exists()
+
+
+def test_a_torn_pair_is_refused(project, write_sweep):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    file = project.book / "results" / "small" / "laws.csv"
+    file.write_text(file.read_text() + "typed,by,hand,0,0\n")
+    with pytest.raises(results.ResultsError, match="not the file that laws.json tells of"):
+        results.stored("small/laws")
+    with pytest.raises(UsageError, match="not the file"):
+        stored_runs(project)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0:3", ["0", "1", "2"]),
+        ("-1:1", ["-1", "0"]),
+        ("1,2.5", ["1", "2.5"]),
+        ("[1,2],[3]", ["[1,2]", "[3]"]),
+        ("(1,2)", ["(1,2)"]),
+        ("a", ["a"]),
+    ],
+)
+def test_a_grid_is_spelled_out(text, values):
+    assert sweeps.spelled_out(text) == values
