@@ -1,5 +1,7 @@
 """Sliders: every frame is there, described and found by its controls; budgets refuse early."""
 
+import base64
+import gzip
 import itertools
 import json
 import re
@@ -106,9 +108,29 @@ def test_the_markup_has_its_script_its_escaped_texts_and_is_counted(static):
     assert plt.get_fignums() == []
 
 
+def unpacked(markup):
+    """Return the frames as the browser unpacks them."""
+    text = re.search(r'class="kempe-packed">([^<]+)<', markup)[1]
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
+def test_every_frame_is_there_packed_and_the_first_one_as_it_is(static):
+    _, (data, _) = static(a=[1, 2, 3], start={"a": 2})
+    markup = data["text/html"]
+    frames = unpacked(markup)
+    assert len(frames) == 3 and all(frame.startswith("<svg") for frame in frames)
+    assert frames[1] in markup and frames[0] not in markup and frames[2] not in markup
+    assert len(markup) < sum(map(len, frames))
+
+
+def test_the_same_frames_give_the_same_page(static):
+    first, second = (static(a=[1, 2, 3])[1][0]["text/html"] for _ in range(2))
+    assert first == second
+
+
 def test_no_two_frames_share_an_identity(static):
     _, (data, _) = static(a=[1, 2, 3])
-    identities = re.findall(r'\bid="([^"]+)"', data["text/html"])
+    identities = re.findall(r'\bid="([^"]+)"', "".join(unpacked(data["text/html"])))
     assert len(identities) == len(set(identities)) > 0
 
 

@@ -114,15 +114,18 @@ def test_every_slider_moves_by_keyboard_with_the_network_cut(name, visit):
         for slider in box.locator("input[type=range]").all():
             slider.focus()
             page.keyboard.press("Home")
-            steps, readings = int(slider.get_attribute("max")), []
+            steps, readings, pictures = int(slider.get_attribute("max")), [], set()
             for _ in range(steps + 1):
                 spoken, visible = reading(box)
                 assert visible == [spoken]
+                shown = box.locator(".kempe-frame:not([hidden]) svg")
+                shown.wait_for(state="visible")
+                pictures.add(shown.inner_html())
                 readings.append(spoken)
                 label = slider.get_attribute("aria-valuetext")
                 assert label == slider.locator("xpath=following-sibling::output").inner_text()
                 page.keyboard.press("ArrowRight")
-            assert len(set(readings)) == steps + 1
+            assert len(set(readings)) == len(pictures) == steps + 1
             page.keyboard.press("Home")
             assert reading(box)[0] == readings[0]
 
