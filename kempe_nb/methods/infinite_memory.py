@@ -75,9 +75,7 @@ def error_behind(samples: ArrayLike, beta: float, rank: int) -> np.ndarray:
     A^(1/beta) T^-c gamma(c, T A N^-beta) / beta with N = rank + 1/2; its relative error is of the
     order of 1/rank^2. A simulation that follows the first ranks alone adds this for the others.
     """
-    sizes, rank = _checked_sizes(samples, "samples"), _checked_rank(rank, "rank")
-    c, edge = scaling_exponent(beta), sizes * zipf_constant(beta) * (rank + 0.5) ** -beta
-    return clean_constant(beta) * sizes**-c * special.gammainc(c, edge)
+    return _error_behind(_checked_sizes(samples, "samples"), beta, _checked_rank(rank, "rank"))
 
 
 def cut_error(samples: ArrayLike, beta: float, cut: int) -> np.ndarray:
@@ -99,6 +97,132 @@ def cut_floor(beta: float, cut: ArrayLike) -> np.ndarray:
 def cut_crossover(beta: float, cut: ArrayLike) -> np.ndarray:
     """Return T* = k^beta / A, the sample size at which the rarest kept token is seen about once."""
     return _checked_sizes(cut, "cut") ** beta / zipf_constant(beta)
+
+
+def narrowed_error(samples: ArrayLike, beta: float, training_beta: float) -> np.ndarray:
+    """Return the exact expected error after T draws from the Zipf law with another exponent.
+
+    The training law is q_i = A' i^-beta' with A' = 1/zeta(beta'), the test law has `beta`. Softmax
+    sampling at temperature tau turns beta into beta/tau. Ranks behind `EXPLICIT_RANKS` enter by an
+    incomplete gamma function, as in `clean_error`.
+    """
+    sizes, s = _checked_sizes(samples, "samples"), narrowed_exponent(beta, training_beta)
+    p, q = (zipf_probabilities(exponent, EXPLICIT_RANKS) for exponent in (beta, training_beta))
+    scale = sizes * zipf_constant(training_beta)
+    edge = scale * (EXPLICIT_RANKS + 0.5) ** -training_beta
+    behind = zipf_constant(beta) / training_beta * special.gamma(s) * special.gammainc(s, edge)
+    return _missed_mass(p, q, sizes) + behind * scale**-s
+
+
+def narrowed_exponent(beta: float, training_beta: float) -> float:
+    """Return (beta - 1)/beta', the exponent of the law of `narrowed_law`."""
+    return (_checked_beta(beta) - 1) / _checked_beta(training_beta, "training_beta")
+
+
+def narrowed_law(samples: ArrayLike, beta: float, training_beta: float) -> np.ndarray:
+    """Return (A/beta') Gamma(s) (A' T)^-s with s = (beta-1)/beta', the error as T grows."""
+    s, sizes = narrowed_exponent(beta, training_beta), _checked_sizes(samples, "samples")
+    constant = zipf_constant(beta) / training_beta * special.gamma(s)
+    return constant * (zipf_constant(training_beta) * sizes) ** -s
+
+
+def mixed_error(samples: ArrayLike, beta: float, cut: int, real_share: float) -> np.ndarray:
+    """Return the exact expected error after T draws, a share of them real and the others cut.
+
+    The training law is pi p + (1 - pi) q, where q is the Zipf law p cut behind rank `cut` and pi is
+    `real_share`. Behind the cut this is the error of pi T true samples.
+    """
+    share, sizes = _checked_share(real_share), _checked_sizes(samples, "samples")
+    p = zipf_probabilities(beta, _checked_rank(cut, "cut"))
+    head = _missed_mass(p, share * p + (1 - share) * p / p.sum(), sizes)
+    if share == 0:
+        return head + tail_mass(beta, cut)
+    explicit = max(cut, EXPLICIT_RANKS)
+    rest = zipf_probabilities(beta, explicit)[cut:]
+    return (
+        head + _missed_mass(rest, share * rest, sizes) + error_behind(share * sizes, beta, explicit)
+    )
+
+
+def mixed_narrowed_error(
+    samples: ArrayLike, beta: float, training_beta: float, real_share: float
+) -> np.ndarray:
+    """Return the expected error after T draws, a share of them real and the others narrowed.
+
+    The training law is pi p + (1 - pi) q with p_i = A i^-beta and q_i = A' i^-beta'. Ranks behind
+    `EXPLICIT_RANKS` enter by an integral over the logarithm of the rank, up to rank 10^18.
+    """
+    share, sizes = _checked_share(real_share), _checked_sizes(samples, "samples")
+    constants = zipf_constant(beta), zipf_constant(_checked_beta(training_beta, "training_beta"))
+
+    def laws(rank):
+        p = constants[0] * rank**-beta
+        return p, share * p + (1 - share) * constants[1] * rank**-training_beta
+
+    head = _missed_mass(*laws(np.arange(1.0, EXPLICIT_RANKS + 1)), sizes)
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    low, high = np.log(EXPLICIT_RANKS + 0.5), np.log(1e18)
+    rank = np.exp(low + (high - low) * (nodes + 1) / 2)
+    p, q = laws(rank)
+    density = weights * (high - low) / 2 * rank * p
+    behind = [density @ np.exp(-size * q) for size in np.ravel(sizes)]
+    return head + np.reshape(behind, np.shape(sizes)) + tail_mass(beta, 1e18)
+
+
+def mixed_narrowed_crossover(
+    beta: float, training_beta: float, real_share: float
+) -> tuple[float, float]:
+    """Return the rank at which real and narrowed data show a token equally often, and its T.
+
+    With pi A i^-beta = (1 - pi) A' i^-beta', the rank is ((1-pi) A' / (pi A))^(1/(beta'-beta)) and
+    the sample size at which real data shows it once is i^beta / (pi A).
+
+    Raises
+    ------
+    ValueError
+        Unless training_beta > beta and the share is above 0 and below 1.
+    """
+    share = _checked_share(real_share)
+    if not (_checked_beta(training_beta, "training_beta") > _checked_beta(beta) and 0 < share < 1):
+        raise ValueError(
+            f"training_beta is {training_beta!r} with beta={beta!r} and real_share={real_share!r}; "
+            "accepted are training_beta above beta and a share between 0 and 1"
+        )
+    real, narrowed = share * zipf_constant(beta), (1 - share) * zipf_constant(training_beta)
+    rank = (narrowed / real) ** (1 / (training_beta - beta))
+    return rank, rank**beta / real
+
+
+def bought_error(
+    samples: ArrayLike, beta: float, cut: int, bought_from: int, bought_share: float
+) -> np.ndarray:
+    """Return the exact expected error of cut data with bought data on the far tail.
+
+    A share of the T draws comes from the Zipf law behind rank `bought_from`, the others from the
+    law cut behind rank `cut`; what lies between the two is never seen.
+
+    Raises
+    ------
+    ValueError
+        Unless cut <= bought_from and the share is above 0 and below 1.
+    """
+    share = _checked_share(bought_share)
+    cut, start = _checked_rank(cut, "cut"), _checked_rank(bought_from, "bought_from")
+    if cut > start or not 0 < share < 1:
+        raise ValueError(
+            f"bought_from is {bought_from!r} with cut={cut!r} and bought_share={bought_share!r}; "
+            "accepted are a rank from cut on and a share between 0 and 1"
+        )
+    sizes = _checked_sizes(samples, "samples")
+    p = zipf_probabilities(beta, cut)
+    head = _missed_mass(p, (1 - share) * p / p.sum(), sizes)
+    between = tail_mass(beta, cut) - tail_mass(beta, start)
+    # Behind `start` the bought data is a clean sample, denser by the inverse of the mass there.
+    density = share / tail_mass(beta, start)
+    explicit = start + EXPLICIT_RANKS
+    near = zipf_probabilities(beta, explicit)[start:]
+    behind = _missed_mass(near, density * near, sizes)
+    return head + between + behind + _error_behind(density * sizes, beta, explicit)
 
 
 def survival_multiplier(ratio: ArrayLike, generations: int = 1) -> np.ndarray:
@@ -213,10 +337,21 @@ def _missed_mass(p: np.ndarray, q: np.ndarray | None, sizes: np.ndarray) -> np.n
     return np.reshape(flat, np.shape(sizes))
 
 
-def _checked_beta(beta: float) -> float:
+def _error_behind(sizes: np.ndarray, beta: float, rank: int) -> np.ndarray:
+    c, edge = scaling_exponent(beta), sizes * zipf_constant(beta) * (rank + 0.5) ** -beta
+    return clean_constant(beta) * sizes**-c * special.gammainc(c, edge)
+
+
+def _checked_beta(beta: float, name: str = "beta") -> float:
     if not np.isscalar(beta) or not np.isfinite(beta) or beta <= 1:
-        raise ValueError(f"beta is {beta!r}; accepted is a finite number above 1")
+        raise ValueError(f"{name} is {beta!r}; accepted is a finite number above 1")
     return float(beta)
+
+
+def _checked_share(share: float) -> float:
+    if not np.isscalar(share) or not 0 <= share <= 1:
+        raise ValueError(f"the share is {share!r}; accepted is a number from 0 to 1")
+    return float(share)
 
 
 def _checked_rank(rank: int, name: str) -> int:

@@ -41,6 +41,11 @@ class Profile:
         """
         return np.random.default_rng([self.seed, zlib.crc32(stream.encode())])
 
+    def generator(self, stream: str) -> torch.Generator:
+        """Return a torch generator of its own for the named stream, on the profile's device."""
+        state = int(self.rng(stream).integers(2**63))
+        return torch.Generator(self.device).manual_seed(state)
+
     def pick(self, *, cpu, gpu):
         """Return the value that belongs to this profile."""
         return {"cpu": cpu, "gpu": gpu}[self.name]

@@ -29,6 +29,14 @@ def test_start_prints_one_line_that_says_what_runs_where(capsys):
     assert plt.rcParams["svg.fonttype"] == "none"
 
 
+def test_torch_generators_are_named_streams_too():
+    def draws(seed, stream):
+        return torch.rand(4, generator=profile.start("cpu", seed=seed).generator(stream)).tolist()
+
+    assert draws(0, "a") == draws(0, "a")
+    assert len({tuple(draws(seed, stream)) for seed in (0, 1) for stream in "ab"}) == 4
+
+
 def test_a_value_is_picked_by_profile():
     cpu = profile.Profile("cpu", 0, torch.device("cpu"), 1)
     gpu = profile.Profile("gpu", 0, torch.device("cuda"), 1)
