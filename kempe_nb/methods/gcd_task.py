@@ -110,4 +110,4 @@ class GcdTask:
         """Return for each divisor the share of right answers on `count` pairs that have it."""
         operands = torch.cat([self.draw_with_gcd(k, count, generator) for k in divisors])
         right = self.answer(model, operands, generator) == torch.gcd(*operands.T)
-        return right.view(len(divisors), count).float().mean(1).cpu()
+        return right.view(len(divisors), count).double().mean(1).cpu()

@@ -144,11 +144,11 @@ def read_pair(place: Path) -> tuple[bytes, dict]:
 def distance(live: Iterable, runs: np.ndarray) -> float:
     """Return how far a new run is from stored ones, in standard deviations of a normal variable.
 
-    For each number: if it came from the same normal law as the n stored ones, then (live - mean) /
-    (sd sqrt(1 + 1/n)) would follow Student's law with n - 1 degrees of freedom. Its tail
-    probability is turned into the distance at which a standard normal variable has the same one, so
-    that few runs make no narrow bounds. The largest distance of all numbers is returned. A number
-    that never varied in the stored runs has to be met exactly.
+    For each number: if it came from the same normal law as the n stored ones, then
+    (live - mean) / (sd sqrt(1 + 1/n)) would follow Student's law with n - 1 degrees of freedom. Its
+    tail probability is turned into the distance at which a standard normal variable has the same
+    one, so that few runs make no narrow bounds. The largest distance of all numbers is returned. A
+    number that never varied in the stored runs has to be met exactly.
 
     Parameters
     ----------
@@ -161,18 +161,30 @@ def distance(live: Iterable, runs: np.ndarray) -> float:
     ValueError
         For fewer than three runs, or shapes that do not fit.
     """
+    return _distance(live, runs, lambda count: math.sqrt(1 + 1 / count))
+
+
+def distance_of_mean(expected: Iterable, runs: np.ndarray) -> float:
+    """Return how far the mean of stored runs is from what a formula expects.
+
+    As `distance`, with the standard error sd / sqrt(n) of the mean in place of the spread of a run.
+    """
+    return _distance(expected, runs, lambda count: math.sqrt(1 / count))
+
+
+def _distance(value: Iterable, runs: np.ndarray, scale) -> float:
     # Imported here: a run that only keeps its numbers starts a second sooner.
     from scipy import stats
 
-    value, runs = np.asarray(live, dtype=float), np.asarray(runs, dtype=float)
+    value, runs = np.asarray(value, dtype=float), np.asarray(runs, dtype=float)
     if len(runs) < 3 or runs.shape[1:] != value.shape:
         raise ValueError(
-            f"runs has shape {runs.shape} and live {value.shape}; accepted are three runs or "
+            f"runs has shape {runs.shape} and the value {value.shape}; accepted are three runs or "
             "more of the same shape"
         )
     count = len(runs)
     gap = np.abs(value - runs.mean(0))
-    deviation = runs.std(0, ddof=1) * math.sqrt(1 + 1 / count)
+    deviation = runs.std(0, ddof=1) * scale(count)
     # Rounding alone is no distance.
     varies = deviation > 1e-12 * np.maximum(1, np.abs(runs).max(0))
     t = np.divide(gap, deviation, out=np.where(gap > 1e-9, np.inf, 0.0), where=varies)

@@ -119,6 +119,14 @@ def test_the_distance_has_its_nominal_tail():
         assert abs(beyond - 0.0455) < 4 * np.sqrt(0.0455 * 0.9545 / 4_000)
 
 
+def test_the_distance_of_a_mean_has_its_nominal_tail_and_finds_a_bias():
+    rng = np.random.default_rng(6)
+    draws = rng.normal(2, 3, (4_000, 8))
+    beyond = np.mean([results.distance_of_mean(2.0, d) > 2 for d in draws])
+    assert abs(beyond - 0.0455) < 4 * np.sqrt(0.0455 * 0.9545 / 4_000)
+    assert results.distance_of_mean(3.0, rng.normal(2, 3, 1_000)) > 6
+
+
 def test_the_largest_distance_of_all_numbers_counts():
     runs = np.array([[0.0, 0.0], [1.0, 0.1], [2.0, 0.2]])
     alone = results.distance([50.0], runs[:, :1])

@@ -17,6 +17,7 @@ from kempe_nb.notebook.data.cache import cache_folder
 from kempe_nb.notebook.data.corpus import Corpus, corpus_from_text
 from kempe_nb.notebook.data.errors import DataError, bad_argument
 from kempe_nb.notebook.data.images import Images, check_limit, limited
+from kempe_nb.notebook.data.text_files import corpus_from_files
 from kempe_nb.notebook.data.torchvision_import import import_torchvision
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "Images",
     "cache_folder",
+    "corpus_from_files",
     "corpus_from_text",
     "import_torchvision",
     "load",
