@@ -20,6 +20,7 @@ from kempe_nb.publish.accept import CLAIM_TAGS, is_claim_cell
 from kempe_nb.publish.execute import plan
 from kempe_nb.publish.fingerprint import code_cells
 from kempe_nb.publish.project import Project, read_notebook
+from kempe_nb.publish.sweep import tables_of
 
 PROJECT = Project.find(Path(__file__).parent)
 CHAPTERS = PROJECT.chapters()
@@ -32,8 +33,10 @@ SECTIONS = {
         "The experiments",
         "Play",
         "Make it fast",
+        "Beside the paper",
         "What the paper does not show",
         "Exercises",
+        "At full scale",
         "Claims of this chapter",
         "References",
     ]
@@ -136,7 +139,12 @@ def test_every_exercise_has_a_folded_executed_solution(name):
 def test_the_install_cell_names_the_repository_of_the_one_setting(name):
     repository = yaml.safe_load((PROJECT.root / "_config.yml").read_text())["repository"]["url"]
     first = code_cells(read_notebook(CHAPTERS[name]))[0]
-    assert first.source.endswith(f"%pip install -q git+{repository}")
+    # A clone, not the package alone: the stored runs of the chapter stand beside it.
+    clone = repository.rsplit("/", 1)[-1]
+    assert f"    !git clone --quiet --depth 1 {repository}\n" in first.source
+    assert first.source.endswith(
+        f"    %pip install -q ./{clone}\n    %cd -q {clone}/book/chapters"
+    )
 
 
 @each_chapter
@@ -170,6 +178,24 @@ def test_the_same_seed_gives_the_same_values_and_another_seed_the_same_verdicts(
             assert [c["measured"] for c in again] == [c["measured"] for c in claims]
         else:
             assert [c["measured"] for c in again] != [c["measured"] for c in claims]
+
+
+@each_chapter
+def test_every_stored_file_is_read_by_the_page_which_tells_where_it_comes_from(name):
+    stored = sorted(file.stem for file in (PROJECT.book / "results" / name).glob("*.csv"))
+    facts = json.loads(plan(PROJECT, [name], "cpu", {})[0].facts.read_text())
+    assert sorted(facts.get("stored", {})) == [f"{name}/{table}" for table in stored]
+    told = re.findall(r"```\{stored\} (\S+)", prose(read_notebook(CHAPTERS[name])))
+    assert sorted(told) == stored
+
+
+@each_chapter
+def test_a_chapter_with_stored_runs_compares_its_own_run_with_each_table(name):
+    notebook = read_notebook(CHAPTERS[name])
+    source = "\n".join(cell.source for cell in code_cells(notebook))
+    kept = re.findall(r"results\.keep\(\s*[\"'](\w+)", source)
+    assert sorted(kept) == sorted(tables_of(notebook))
+    assert len(re.findall(r"results\.distance\(", source)) >= len(kept)
 
 
 def nbval(path):
