@@ -114,6 +114,39 @@ def show(fig: Figure, *, alt: str, caption: str, **values) -> None:
     display(data, raw=True, metadata=text_metadata({"alt": alt, "caption": caption}, [values]))
 
 
+def draw_spread(axes, x, runs, live=None, *, label: str = "", **style) -> None:
+    """Draw mean and two standard deviations of stored runs, and the live run as crosses on them.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    x : array_like [N]
+    runs : array_like [runs, N]
+        At least two runs.
+    live : array_like [N], optional
+        The page's own run, in red.
+    label : str
+        For the legend; the crosses have none.
+    **style
+        For `Axes.errorbar`.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two runs, or lengths that differ.
+    """
+    runs = np.asarray(runs, dtype=float)
+    lengths = {len(x), *runs.shape[1:], *([] if live is None else [len(live)])}
+    if runs.ndim != 2 or len(runs) < 2 or len(lengths) > 1:
+        raise ValueError(
+            f"runs has shape {runs.shape} for {len(x)} places; accepted are two runs or more of "
+            "the same length as x and live"
+        )
+    axes.errorbar(x, runs.mean(0), 2 * runs.std(0, ddof=1), label=label or None, **style)
+    if live is not None:
+        axes.plot(x, live, "x", ls="none", color=COLORS["red"])
+
+
 def fill(templates: Mapping[str, str], values: Mapping) -> dict[str, str]:
     """Fill the fields of the texts of a figure; refuse an empty text or an unknown field."""
     filled = {}

@@ -163,3 +163,27 @@ def test_escaped_texts_survive_a_round_trip():
     markup = figures.figure_html("<svg></svg>", alt="a < b & c", caption="ok")
     label = re.search(r'aria-label="([^"]*)"', markup)[1]
     assert html.unescape(label) == "a < b & c"
+
+
+def test_a_spread_is_the_mean_with_two_standard_deviations_and_crosses_for_the_live_run():
+    runs = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])
+    fig, ax = plt.subplots()
+    figures.draw_spread(ax, [10, 20], runs, live=[4.0, 2.5], label="law")
+    (bars,) = ax.containers
+    np.testing.assert_allclose(bars.lines[0].get_ydata(), [3, 2])
+    (segments,) = bars.lines[2]
+    ends = [segment[:, 1].tolist() for segment in segments.get_segments()]
+    np.testing.assert_allclose(ends, [[3 - 4, 3 + 4], [2, 2]])
+    assert ax.lines[-1].get_ydata().tolist() == [4.0, 2.5]
+    assert ax.get_legend_handles_labels()[1] == ["law"]
+    plt.close(fig)
+
+
+@pytest.mark.parametrize(
+    ("runs", "live"), [([[1.0, 2.0]], None), ([[1.0], [2.0]], None), ([[1.0, 2.0]] * 3, [1.0])]
+)
+def test_a_spread_of_one_run_or_of_other_lengths_is_refused(runs, live):
+    fig, ax = plt.subplots()
+    with pytest.raises(ValueError, match="runs has shape"):
+        figures.draw_spread(ax, [10, 20], runs, live)
+    plt.close(fig)

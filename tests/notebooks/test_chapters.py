@@ -142,9 +142,7 @@ def test_the_install_cell_names_the_repository_of_the_one_setting(name):
     # A clone, not the package alone: the stored runs of the chapter stand beside it.
     clone = repository.rsplit("/", 1)[-1]
     assert f"    !git clone --quiet --depth 1 {repository}\n" in first.source
-    assert first.source.endswith(
-        f"    %pip install -q ./{clone}\n    %cd -q {clone}/book/chapters"
-    )
+    assert first.source.endswith(f"    %pip install -q ./{clone}\n    %cd -q {clone}/book/chapters")
 
 
 @each_chapter
