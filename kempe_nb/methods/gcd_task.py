@@ -67,7 +67,11 @@ class GcdTask:
         ValueError
             Unless the divisor is an integer from 1 to the largest operand.
         """
-        if not isinstance(divisor, int) or not 1 <= divisor <= self.largest:
+        if (
+            not isinstance(divisor, int)
+            or isinstance(divisor, bool)
+            or not 1 <= divisor <= self.largest
+        ):
             raise ValueError(f"divisor is {divisor!r}; accepted are 1 to {self.largest}")
         found = torch.empty((0, 2), dtype=torch.int64, device=generator.device)
         while len(found) < count:
@@ -81,10 +85,20 @@ class GcdTask:
         """Return the digits of operands [count, 2] and answers [count], int64 [count, length].
 
         Without answers, the true ones are taken.
+
+        Raises
+        ------
+        ValueError
+            For a number that does not fit into the digits.
         """
         if answers is None:
             answers = torch.gcd(operands[:, 0], operands[:, 1])
         numbers = torch.cat([operands, answers[:, None]], 1)
+        if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) <= self.largest:
+            raise ValueError(
+                f"operands and answers hold {int(numbers.min())} to {int(numbers.max())}; accepted "
+                f"are 0 to {self.largest}"
+            )
         powers = self.base ** torch.arange(self.digits - 1, -1, -1, device=numbers.device)
         return (numbers[:, :, None] // powers % self.base).flatten(1)
 

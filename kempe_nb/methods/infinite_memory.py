@@ -220,7 +220,7 @@ def bought_error(
     # Behind `start` the bought data is a clean sample, denser by the inverse of the mass there.
     density = share / tail_mass(beta, start)
     explicit = start + EXPLICIT_RANKS
-    near = zipf_probabilities(beta, explicit)[start:]
+    near = zipf_constant(beta) * np.arange(start + 1.0, explicit + 1) ** -beta
     behind = _missed_mass(near, density * near, sizes)
     return head + between + behind + _error_behind(density * sizes, beta, explicit)
 

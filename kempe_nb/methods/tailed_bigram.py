@@ -31,8 +31,10 @@ def expected_variation(samples: ArrayLike, beta: float) -> np.ndarray:
     samples : array_like
         n, integers from 1 to 10^8, one or many.
     beta : float
-        Above 1.
+        Above 1, at most 50.
     """
+    if not beta <= 50:
+        raise ValueError(f"beta is {beta!r}; accepted are numbers above 1, at most 50")
     sizes = _checked_samples(samples)
     found = [_expected_variation(int(size), beta) for size in np.ravel(sizes)]
     return np.reshape(found, np.shape(sizes))
@@ -56,7 +58,8 @@ def variation_law(samples: ArrayLike, beta: float) -> np.ndarray:
     """Return C n^-c, the expected total variation as n grows, with its sharp constant.
 
     For beta below 2 the ranks around n^(1/beta) decide, and C is an integral over Poisson means;
-    above 2 the head decides, and C = sqrt(2/pi) sum_j sqrt(p_j (1 - p_j)).
+    above 2 the head decides, and C = sqrt(2/pi) sum_j sqrt(p_j (1 - p_j)). Near beta = 2 the next
+    term is nearly as large, and the law is reached very late.
 
     Raises
     ------

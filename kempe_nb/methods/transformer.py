@@ -104,12 +104,17 @@ class Transformer(nn.Module):
     def __init__(self, shape: Shape, generator: torch.Generator):
         super().__init__()
         self.shape = shape
-        self.embed = nn.Embedding(shape.vocabulary, shape.width)
-        self.positions = nn.Parameter(torch.empty(shape.context, shape.width))
-        self.layers = nn.ModuleList(Layer(shape.width, shape.heads) for _ in range(shape.layers))
-        self.norm = nn.LayerNorm(shape.width)
-        self.to_logits = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        self.to(generator.device)
+        # On the meta device nothing is drawn: PyTorch's own initial weights would cost time, and
+        # move its global random state.
+        with torch.device("meta"):
+            self.embed = nn.Embedding(shape.vocabulary, shape.width)
+            self.positions = nn.Parameter(torch.empty(shape.context, shape.width))
+            self.layers = nn.ModuleList(
+                Layer(shape.width, shape.heads) for _ in range(shape.layers)
+            )
+            self.norm = nn.LayerNorm(shape.width)
+            self.to_logits = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.to_empty(device=generator.device)
         self._initialise(generator)
 
     @torch.no_grad()
@@ -121,6 +126,8 @@ class Transformer(nn.Module):
                 module.weight.normal_(0, 0.5 / math.sqrt(module.in_features), generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
         for layer in self.layers:
             for last in (layer.mix_heads, layer.mlp[-1]):
                 last.weight /= math.sqrt(2 * self.shape.layers)
@@ -136,6 +143,10 @@ class Transformer(nn.Module):
 
     def continue_from(self, tokens: torch.Tensor, past: list | None) -> tuple[torch.Tensor, list]:
         """Return logits and the keys and values of all layers, for sampling token by token."""
+        if past is not None and tokens.shape[1] != 1:
+            raise ValueError(
+                f"tokens holds {tokens.shape[1]} positions behind a past; accepted is the next one"
+            )
         start = 0 if past is None else past[0][0].shape[2]
         if not 0 < start + tokens.shape[1] <= self.shape.context:
             raise ValueError(
@@ -215,7 +226,7 @@ def train(
 def _train(model, batches, learning_rate, steps, first, warmup, final) -> Iterator[float]:
     on_gpu = model.device.type == "cuda"
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=on_gpu
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
     for step in range(steps):
         tokens = next(batches, None)
@@ -247,7 +258,9 @@ def next_token_law(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tens
         raise ValueError(f"temperature is {temperature!r}; accepted is a finite number from 0 up")
     if temperature == 0:
         return functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    return torch.softmax(logits.float() / temperature, -1)
+    # The largest logit becomes zero before the division, so that nothing overflows.
+    below = (logits - logits.amax(-1, keepdim=True)).double() / temperature
+    return torch.softmax(below, -1).float()
 
 
 def draw_tokens(law: torch.Tensor, generator: torch.Generator, top_p: float = 1.0) -> torch.Tensor:
@@ -269,12 +282,14 @@ def draw_tokens(law: torch.Tensor, generator: torch.Generator, top_p: float = 1.
     Raises
     ------
     ValueError
-        Unless top_p is above 0 and at most 1.
+        Unless top_p is above 0 and at most 1, and every law has a positive finite sum.
     """
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p!r}; accepted is a number above 0, at most 1")
     # In single precision a running sum forgets rare tokens.
     heights = law.double().cumsum(-1)
+    if not ((heights[:, -1] > 0) & (heights[:, -1] < math.inf)).all():
+        raise ValueError("law has a row without a positive finite sum; accepted are probabilities")
     tokens = torch.empty(len(law), dtype=torch.int64, device=law.device)
     open_rows = torch.arange(len(law), device=law.device)
     while len(open_rows):
