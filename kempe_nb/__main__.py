@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from kempe_nb.notebook.profile import PROFILES
+from kempe_nb.notebook.results import ResultsError
 from kempe_nb.publish.accept import accept
 from kempe_nb.publish.execute import plan, run
 from kempe_nb.publish.project import Project, UsageError, read_notebook
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
-    except UsageError as error:
+    except (UsageError, ResultsError) as error:
         print(f"kempe_nb: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="run a chapter over a grid and store what it kept")
     sweep.add_argument("chapter", help="name of a chapter")
     sweep.add_argument("--table", help="one table and the cells that it needs; all by default")
-    sweep.add_argument("--name", help="name of the file; by default the table's")
+    sweep.add_argument("--name", help="name of the file; by default that of the table")
     sweep.add_argument("--profile", default="cpu", help=" or ".join(PROFILES))
     sweep.add_argument(
         *("-p", "--parameter"),

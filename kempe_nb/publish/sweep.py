@@ -67,7 +67,7 @@ class Sweep:
     Attributes
     ----------
     chapter, table, name : str
-        `name` is that of the file, by default the table's.
+        `name` is that of the file, by default `default_name`.
     source : Path
         The notebook.
     grid : mapping of str to list of str
@@ -98,12 +98,18 @@ class Sweep:
 
     def arguments(self) -> list[str]:
         """Return the arguments that make this file again."""
-        named = [] if self.name == self.table else ["--name", self.name]
+        usual = default_name(self.table, self.profile)
+        named = [] if self.name == usual else ["--name", self.name]
         points = [part for k, v in self.grid.items() for part in ("-p", f"{k}={','.join(v)}")]
         return [
             *("sweep", self.chapter, "--table", self.table, *named),
             *("--profile", self.profile, *points),
         ]
+
+
+def default_name(table: str, profile: str) -> str:
+    """Return the name of a table's file: its own, and with that of the profile if it is not cpu."""
+    return table if profile == "cpu" else f"{table}_{profile}"
 
 
 def plan_sweep(
@@ -123,7 +129,7 @@ def plan_sweep(
         "v1,v2" or "low:high" (integers, the last excluded) for each parameter.
     """
     (source,) = project.select([chapter]).values()
-    name = table if name is None else name
+    name = default_name(table, profile) if name is None else name
     for what, text in (("table", table), ("name", name)):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", text):
             raise UsageError(f"{what} is {text!r}; accepted are lower-case letters, digits and _")

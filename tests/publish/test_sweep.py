@@ -307,7 +307,7 @@ def test_runs_that_keep_different_columns_make_no_file(project, write_sweep, cap
     assert not (project.book / "results" / "small").exists()
 
 
-def test_a_torn_pair_is_refused(project, write_sweep):
+def test_a_torn_pair_is_refused(project, write_sweep, capfd):
     write_sweep(KEEP)
     assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
     file = project.book / "results" / "small" / "laws.csv"
@@ -316,6 +316,15 @@ def test_a_torn_pair_is_refused(project, write_sweep):
         results.stored("small/laws")
     with pytest.raises(UsageError, match="not the file"):
         stored_runs(project)
+    assert main(["results"]) == 2
+    assert "laws.csv is not the file" in capfd.readouterr().err
+
+
+def test_another_profile_has_a_file_of_its_own(project, write_sweep):
+    write_sweep(KEEP)
+    plans = [sweeps.plan_sweep(project, "small", "laws", {}, profile=p) for p in ("cpu", "gpu")]
+    assert [plan.file.name for plan in plans] == ["laws.csv", "laws_gpu.csv"]
+    assert "--name" not in plans[1].arguments()
 
 
 @pytest.mark.parametrize(
