@@ -84,8 +84,8 @@ def test_runs_are_selected_by_their_columns(tmp_path):
     assert stored.where(rate=0.5, seed=1)["error"].tolist() == [1.5]
     with pytest.raises(results.ResultsError, match="no run of chapter/laws"):
         stored.where(rate=1.0)
-    with pytest.raises(KeyError, match="no column 'eror'; it has rate, seed, error"):
-        stored["eror"]
+    with pytest.raises(KeyError, match="no column 'mistake'; it has rate, seed, error"):
+        stored["mistake"]
 
 
 def test_the_folder_is_found_from_inside_the_book(tmp_path, monkeypatch):
