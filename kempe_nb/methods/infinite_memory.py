@@ -333,7 +333,8 @@ def _missed_mass(p: np.ndarray, q: np.ndarray | None, sizes: np.ndarray) -> np.n
     """Return the sum for each size; log1p keeps (1 - q)^T right for the rarest tokens."""
     with np.errstate(divide="ignore"):
         log_miss = np.log1p(-(p if q is None else q))
-    flat = [p @ np.exp(size * log_miss) for size in np.ravel(sizes)]
+    # No dot product: BLAS would share it between threads, which wait for each other.
+    flat = [np.sum(p * np.exp(size * log_miss)) for size in np.ravel(sizes)]
     return np.reshape(flat, np.shape(sizes))
 
 

@@ -25,6 +25,7 @@ from urllib.parse import quote
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import record
@@ -266,6 +267,25 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     return Outcome(True, _summary(task, facts))
 
 
+class _SparingEngine(NBClientEngine):
+    """Papermill's engine, except that the notebook is written when all is over.
+
+    Papermill writes and validates the whole notebook twice for each cell, which takes most of a
+    minute for a chapter of four hundred cells. A run that fails is written at its end as well.
+    """
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+        output, nb_man.output_path = nb_man.output_path, None
+        try:
+            return super().execute_managed_notebook(nb_man, kernel_name, **options)
+        finally:
+            nb_man.output_path = output
+
+
+papermill_engines.register("sparing", _SparingEngine)
+
+
 def papermill_run(
     source: str | nbformat.NotebookNode,
     output: Path,
@@ -276,13 +296,16 @@ def papermill_run(
     progress_bar: Mapping | bool = False,
 ) -> nbformat.NotebookNode:
     """Execute a notebook, given by its path or as it is, with a file for its facts."""
-    # VARIABLE tells the notebook that it is published, and where its facts go.
-    with environment(**{record.VARIABLE: str(facts_file)}):
+    # VARIABLE tells the notebook that it is published, and where its facts go. A second thread for
+    # products of small matrices makes them several times slower as soon as both cores have work.
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "1")
+    with environment(**{record.VARIABLE: str(facts_file), "OPENBLAS_NUM_THREADS": threads}):
         return papermill.execute_notebook(
             source,
             str(output),
             parameters=dict(parameters),
             kernel_name="python3",
+            engine_name="sparing",
             cwd=cwd,
             progress_bar=progress_bar,
             log_output=False,
