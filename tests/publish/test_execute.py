@@ -8,6 +8,7 @@ import sys
 import time
 
 import nbformat
+import papermill.engines
 import pytest
 
 from kempe_nb.__main__ import main
@@ -68,6 +69,29 @@ def test_a_chapter_is_executed_once_and_then_found_up_to_date(project, write, ca
     assert "up to date, not executed" in capfd.readouterr().out
     assert bytes_of(project, "small") == before
     assert files(project) == ["small.ipynb", "small.json"]
+
+
+@pytest.mark.parametrize("chosen", [None, "3"])
+def test_products_run_in_one_thread_unless_the_reader_says_otherwise(
+    project, write, monkeypatch, chosen
+):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
+    write("small", f"import os; assert os.environ['OPENBLAS_NUM_THREADS'] == '{chosen or 1}'")
+    assert main(["run"]) == 0
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == chosen
+
+
+def test_the_notebook_is_written_a_few_times_however_many_cells_it_has(project, write, monkeypatch):
+    written = []
+    real = papermill.engines.write_ipynb
+    monkeypatch.setattr(
+        papermill.engines, "write_ipynb", lambda nb, path: (written.append(path), real(nb, path))
+    )
+    write("small", *(f"x = {i}" for i in range(20)))
+    assert main(["run"]) == 0
+    assert len(written) <= 3
 
 
 def test_only_what_changed_is_executed(project, write, capfd):
