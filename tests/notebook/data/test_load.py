@@ -56,7 +56,8 @@ def test_a_set_imports_the_modules_of_its_own_format_only(tmp_path):
             return names
 
         known = set()
-        always = {{"cache", "corpus", "errors", "images", "torchvision_import"}}
+        always = {{"cache", "corpus", "errors", "images", "text_files",
+                  "torchvision_import"}}
         assert newly_imported() == always, known
         data.load("digits")
         assert newly_imported() == {{"digits"}}, known
