@@ -12,11 +12,18 @@ What counts. Every ATen operation reads the tensors that go in and writes those 
 * An element counts once for every argument that holds it, whatever the strides: an expanded tensor
   counts what it was expanded from, a slice what it holds, overlapping windows at most the memory
   they span. So `a * a` reads `a` twice.
-* An argument counts in full, also where an operation needs only a part of it (`gather`).
+* An argument counts in full, also where an operation needs only a part of it; but `index_select`,
+  `gather` and `embedding` read no more elements than they return.
 * An operation in place reads and writes its tensor. With `out=`, and where the values before do not
   matter (`fill_`, `copy_`, `normal_`, ...), it only writes. `zeros` writes, `empty` does not.
 * Views, questions about shapes and Python's numbers move nothing.
 * Autograd's operations count like all others: backward, double backward, `torch.func`.
+
+The reads of one tensor, and of its views, can be asked for by a name of its own:
+
+    with Traffic(features=h) as traffic:
+        h.mean(0), h.std(0)
+    traffic.reads("features")  # 2.0
 
 How to read it. Each operation is taken by itself, as if no cache remembered the one before, so the
 sum is an upper bound where each operation needs every element once. An operation that goes over its
@@ -42,6 +49,8 @@ _SHAPE_ONLY = re.compile(
     r"|(cauchy|exponential|geometric|log_normal|random|uniform)_?)(\.\w+)?"
     r"|aten::bernoulli\.(p|Tensor|float)\w*"
 )
+#: Operations that read only the elements of their first argument that they return.
+_PICKING = re.compile(r"aten::(index_select|gather|embedding)(\.\w+)?")
 #: Operations whose results hold no values yet.
 _UNWRITTEN = re.compile(r"aten::(_?empty_?\w*|new_empty\w*|_efficientzerotensor)(\.\w+)?")
 
@@ -69,14 +78,15 @@ class Traffic:
         In the block, from an operation on tensors that are not strided (sparse, for example).
     """
 
-    def __init__(self):
+    def __init__(self, **watched: torch.Tensor):
         self._rows: dict[str, Row] = {}
+        self._watched = {name: _Watched(tensor) for name, tensor in watched.items()}
         self._meter: _Meter | None = None
 
     def __enter__(self) -> "Traffic":
         if self._meter is not None:
             raise RuntimeError("this Traffic counts already; nest another one, Traffic()")
-        self._meter = _Meter(self._rows)
+        self._meter = _Meter(self._rows, list(self._watched.values()))
         self._meter.__enter__()
         return self
 
@@ -117,6 +127,22 @@ class Traffic:
             raise ValueError(f"tensor has shape {shape}; accepted is one with elements")
         return self.bytes / sum(map(_bytes, _tensors(tensor, "passes")))
 
+    def reads(self, name: str) -> float:
+        """Return how often a watched tensor was read: bytes read of its memory over its own bytes.
+
+        Raises
+        ------
+        ValueError
+            If no tensor of this name is watched, or if it holds no bytes.
+        """
+        if name not in self._watched:
+            known = ", ".join(self._watched) or "none"
+            raise ValueError(f"name is {name!r}; watched are {known}")
+        watched = self._watched[name]
+        if not watched.tensor.numel():
+            raise ValueError(f"{name} has shape {tuple(watched.tensor.shape)}; it holds no bytes")
+        return watched.bytes_read / _bytes(watched.tensor)
+
     def table(self) -> list[Row]:
         """Return one row for each ATen operation, the one with the most bytes first."""
         return sorted(self._rows.values(), key=lambda row: -row.bytes_read - row.bytes_written)
@@ -132,12 +158,28 @@ class Traffic:
         )
 
 
+class _Watched:
+    """A tensor and the bytes that were read of its memory, by whatever view of it."""
+
+    def __init__(self, tensor: torch.Tensor):
+        (self.tensor,) = _tensors(tensor, "watched")
+        self.bytes_read = 0
+
+    def add(self, operands: list["_Operand"], reads: list[int]) -> None:
+        """Add what an operation has read of it."""
+        memory = self.tensor.untyped_storage()._cdata
+        for each, size in zip(operands, reads, strict=True):
+            if each.tensor.untyped_storage()._cdata == memory:
+                self.bytes_read += size
+
+
 class _Meter(TorchDispatchMode):
     """Adds what every operation moves to the row of its name."""
 
-    def __init__(self, rows: dict[str, Row]):
+    def __init__(self, rows: dict[str, Row], watched: list[_Watched]):
         super().__init__()
         self._rows = rows
+        self._watched = watched
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -145,14 +187,17 @@ class _Meter(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         operands = list(_operands(func, args, kwargs))
-        # Read before the call, which may resize what it writes.
-        read = sum(_bytes(each.tensor) for each in operands if each.is_read)
+        # Measured before the call, which may resize what it writes.
+        held = [_bytes(each.tensor) if each.is_read else 0 for each in operands]
         result = func(*args, **kwargs)
+        reads = [each.limit(size, result) for each, size in zip(operands, held, strict=True)]
         changed = [each.tensor for each in operands if each.is_written]
         made = _made([each.tensor for each in operands], _tensors(result, func))
         if _moves(func, operands, made + changed):
             written = changed if _UNWRITTEN.fullmatch(func.name()) else made + changed
-            self._add(str(func.overloadpacket), read, sum(map(_bytes, written)))
+            self._add(str(func.overloadpacket), sum(reads), sum(map(_bytes, written)))
+            for watched in self._watched:
+                watched.add(operands, reads)
         return result
 
     def _add(self, name: str, read: int, written: int) -> None:
@@ -165,6 +210,13 @@ class _Operand(NamedTuple):
     tensor: torch.Tensor
     is_read: bool
     is_written: bool
+    is_picked_from: bool
+
+    def limit(self, size: int, result: object) -> int:
+        """Return the bytes read of those held: where rows are picked, no more than returned."""
+        if not self.is_picked_from:
+            return size
+        return min(size, result.numel() * self.tensor.element_size())
 
 
 def _operands(func, args, kwargs) -> Iterator[_Operand]:
@@ -172,12 +224,13 @@ def _operands(func, args, kwargs) -> Iterator[_Operand]:
     named = {argument.name: argument for argument in func._schema.arguments}
     values = {**dict(zip(named, args, strict=False)), **kwargs}
     shape_only = _SHAPE_ONLY.fullmatch(func.name())
+    picking = _PICKING.fullmatch(func.name()) is not None
     for name, value in values.items():
         argument = named[name]
         is_read = not argument.is_out and not (shape_only and name in ("self", "other"))
         is_written = argument.alias_info is not None and argument.alias_info.is_write
         for tensor in _tensors(value, func):
-            yield _Operand(tensor, is_read, is_written)
+            yield _Operand(tensor, is_read, is_written, picking and name in ("self", "weight"))
 
 
 def _tensors(value: object, func: object) -> list[torch.Tensor]:

@@ -230,6 +230,39 @@ def test_a_partial_write_counts_in_full(x):
     assert counts(lambda: x.__setitem__(0, 3.0)) == (1, 4, 32)
 
 
+def test_what_is_picked_counts_once(x):
+    rows = torch.tensor([1, 3])
+    # Two rows of 32 bytes and two integers; six times the same row is more than the tensor holds.
+    assert counts(lambda: x.index_select(0, rows)) == (1, 64 + 16, 64)
+    assert counts(lambda: F.embedding(rows, x)) == (1, 64 + 16, 64)
+    assert counts(lambda: x.gather(1, rows[:, None])) == (1, 8 + 16, 8)
+    many = torch.zeros(6, dtype=torch.int64)
+    assert counts(lambda: x.index_select(0, many)) == (1, 160 + 48, 192)
+
+
+# Reads of one tensor
+
+
+def test_reads_of_a_tensor_and_its_views_only(x):
+    other = torch.ones_like(x)
+    with Traffic(x=x, other=other) as traffic:
+        x + other
+        x[1:3] * 2
+        x.T.mul_(3)
+        other.zero_()
+        (x + 1).sum()
+    # The whole (160 bytes), two rows of five, the whole in place and once more; never its copies.
+    assert traffic.reads("x") == 1 + 2 / 5 + 1 + 1
+    assert traffic.reads("other") == 1
+
+
+def test_reads_of_what_is_not_watched_are_refused(x):
+    with pytest.raises(ValueError, match="name is 'y'; watched are x"):
+        Traffic(x=x).reads("y")
+    with pytest.raises(ValueError, match="holds no bytes"):
+        Traffic(x=x[:0]).reads("x")
+
+
 # Lists, several results, values
 
 
