@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Traffic": "kempe_nb.kernels.traffic",
     "ZipfLaw": "kempe_nb.kernels.zipf",
+    "class_moments": "kempe_nb.kernels.class_moments",
     "integers": "kempe_nb.kernels.philox",
+    "neural_collapse_metrics": "kempe_nb.methods.neural_collapse",
     "random_bits": "kempe_nb.kernels.philox",
     "resampling_chain": "kempe_nb.kernels.resampling_chain",
     "uniform": "kempe_nb.kernels.philox",

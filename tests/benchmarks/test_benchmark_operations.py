@@ -1,10 +1,14 @@
 """The declared operations: whole, and with checks that a wrong result does not pass."""
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import gate, operations
 from benchmarks.registry import DEVICES
+
+#: Operations whose implementations sum in different orders, and so agree up to rounding only.
+ROUNDED = {"class_moments"}
 
 each_operation = pytest.mark.parametrize("name", operations.names())
 
@@ -16,7 +20,7 @@ def test_an_operation_is_declared_whole(name):
     names = [implementation.name for implementation in operation.implementations]
     assert len(names) == len(set(names)) and names[0] == "kempe_nb definition"
     ours = [each for each in operation.implementations if each.name.startswith("kempe_nb")]
-    assert all(each.exact for each in ours)
+    assert name in ROUNDED or all(each.exact for each in ours)
     # Ours and a peer on every kind of device.
     assert {device for each in ours for device in each.devices} == set(DEVICES)
     for device in DEVICES:
@@ -51,7 +55,7 @@ def test_ours_and_the_peers_pass_the_check_and_what_is_wrong_does_not(name):
             wrong = [*found]
             wrong[index] = (found[index] * 1.1).astype(found[index].dtype) + (index > 0)
             assert operation.check(wrong, small, dtype), (implementation.name, index)
-        assert operation.check([values[:-1] for values in found], small, dtype)
+        assert operation.check([np.atleast_1d(each)[:-1] for each in found], small, dtype)
 
 
 def test_the_table_peers_are_left_out_where_no_table_fits():
@@ -60,3 +64,11 @@ def test_the_table_peers_are_left_out_where_no_table_fits():
     for implementation in operation.implementations:
         reason = implementation.obstacle(large.sizes, "cpu")
         assert reason == ("its table would take 7.5 GiB" if "table" in implementation.name else "")
+
+
+def test_class_sums_that_do_not_fit_into_memory_are_left_out():
+    operation = operations.load("class_moments")
+    largest = operation.cases[-1].sizes
+    refused = {i.name for i in operation.on("cpu") if i.obstacle(largest, "cpu")}
+    assert "dense covariance, pinv" in refused and "one-hot product" in refused
+    assert not any(name.startswith("kempe_nb") for name in refused)

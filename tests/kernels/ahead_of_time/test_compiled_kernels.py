@@ -39,6 +39,16 @@ CHAIN = {
     **{"law": "*fp64", "ratios": "*fp64", "seeds": "*i64", "thresholds": "*i64"},
     **{"stirling": "*fp64", "sums": "*i64", "atoms": "i64", "generations": "i64"},
 }
+FEATURES = {"features": "*fp32", "order": "*i64", "shifts": "*fp32", "pieces": "*i64"}
+PIECES = {
+    **{"out": "*fp32", "squares": "*fp32", **FEATURES},
+    **{"row_stride": "i64:16", "dimensions": "i64:16"},
+}
+DOUBLE_PIECES = PIECES | dict.fromkeys(("out", "squares", "features", "shifts"), "*fp64")
+FOLD = {
+    **{"out": "*fp64", "class_squares": "*fp64", "partial": "*fp32", "squares": "*fp32"},
+    **{"ends": "*i64", "dimensions": "i64:16"},
+}
 BOUNDS = {"low": "i64", "last": "i64", "mask": "i64"}
 CASES = {
     "bits": Case("philox", "read_kernel", {"out": "*i64", **DRAW}, 64, {"KIND": "bits"}, 2),
@@ -55,6 +65,12 @@ CASES = {
     ),
     "chain float64": Case("resampling_chain", "chain_kernel", CHAIN, 80),
     "chain float32": Case("resampling_chain", "chain_kernel", {**CHAIN, "law": "*fp32"}, 80),
+    "pieces": Case("class_moments", "piece_kernel", PIECES, 140, {"STEP": 8}, 4),
+    "pieces bfloat16": Case(
+        "class_moments", "piece_kernel", {**PIECES, "features": "*bf16"}, 140, {"STEP": 8}, 4
+    ),
+    "pieces float64": Case("class_moments", "piece_kernel", DOUBLE_PIECES, 245, {"STEP": 8}, 2),
+    "fold": Case("class_moments", "fold_kernel", FOLD, 118, {"PIECES": 16}, 2),
 }
 #: Integers as Triton types them: large and small ones, and a size that is no multiple of 16.
 INTEGER_TYPES = {"i64": {}, "i32": {"i64": "i32", "i64:16": "i32:16"}, "odd": {"i64:16": "i64"}}
@@ -117,7 +133,9 @@ def test_costs(compiled, name, integers, capability):
 @pytest.mark.parametrize("name", CASES)
 def test_an_argument_of_one_is_a_constant(compiled, name, capability):
     """Triton turns an argument of 1 into a constant, where the kernel does not forbid it."""
-    ones = tuple(sorted({"size", "ranks", "atoms"} & CASES[name].types.keys()))
+    ones = tuple(
+        sorted({"size", "ranks", "atoms", "row_stride", "dimensions"} & CASES[name].types.keys())
+    )
     assert compiled(name, capability, "i64", ones).stack == 0
 
 
@@ -141,6 +159,12 @@ def test_exact_arithmetic(compiled, name, capability):
     assert set(re.findall(r"\bsqrt\.\w+\.f64", found.ptx)) <= {"sqrt.rn.f64"}
     # No float32 has a hand in it: a constant that is compared with was rounded to one once.
     assert "0d3FF6A09E667F3BCD" in found.ptx or "0dBFF6A09E667F3BCD" in found.ptx
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_features_are_loaded_sixteen_bytes_at_a_time(compiled, capability):
+    assert compiled("pieces", capability).count(r"ld\.global\.\S*v4\.b32") >= 8
+    assert compiled("pieces", capability, "odd").count(r"ld\.global\.\S*v4\.b32") == 0
 
 
 def test_every_kernel_has_a_case():
