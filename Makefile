@@ -33,10 +33,11 @@ clean:
 	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # torch first and alone: with it in place no other package can pull in a second build of it.
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt tests/oracles.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) $$(grep '^torch==' requirements.txt)
 	$(BIN)/pip install --quiet $(PIP_ARGS) -r requirements.txt
+	$(BIN)/pip install --quiet $(PIP_ARGS) --no-deps -r tests/oracles.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

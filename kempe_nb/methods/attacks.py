@@ -1,0 +1,445 @@
+"""Adversarial attacks on image classifiers: FGSM, PGD, and the worst case of several.
+
+An attack looks for an image x' near x, with |x' - x| <= epsilon in the maximum norm or the
+Euclidean norm, that the model takes for something else. Goodfellow et al. (arXiv 1412.6572) take
+one step along the sign of the gradient; Madry et al. (arXiv 1706.06083) repeat a smaller one and
+project back each time:
+
+    x' <- clip(project(x' + step * direction(gradient of the loss at x')))
+
+Attacks leave no trace in the model. It is attacked in evaluation mode, so that batch normalisation
+uses its running statistics and does not update them, and every module has its old mode afterwards.
+Gradients are taken with respect to the images alone: none is computed for a weight, which saves a
+third of the work, and none is left in `.grad`.
+
+Nor can confidence blind them. In float32 the cross-entropy of a well trained network is exactly 0,
+with a gradient of exactly 0, and an attack that sees no gradient looks like a robust network. But
+the cross-entropy is log(1 + exp(m)) of the log odds m against the label, and both kinds of step use
+the direction of the gradient only. Ascending m is the same attack, and m does not saturate.
+"""
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+NORMS = ("linf", "l2")
+#: A loss: logits [N, K] and labels [N] to one number for each image [N], large where an attack on
+#: the labels is close.
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack found.
+
+    Attributes
+    ----------
+    images : [N, ...]
+        As near to the given images as was asked for, and in the same range.
+    logits : [N, K]
+        Of these images; the model in evaluation mode.
+    fooled : bool [N]
+        Whether the model answers otherwise than the labels; for a targeted attack, as the targets.
+    blind : bool [N]
+        Whether the gradient was exactly zero at some step, so that the attack could not see.
+    """
+
+    images: torch.Tensor
+    logits: torch.Tensor
+    fooled: torch.Tensor
+    blind: torch.Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the images that are not fooled."""
+        return 1.0 - self.fooled.double().mean().item()
+
+
+def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return log((1 - p) / p) for the probability p of the label, float64 [N].
+
+    The cross-entropy is softplus of it: they grow together, and their gradients have the same
+    direction, but this one does not vanish.
+    """
+    others, own = _apart(logits, labels)
+    return others.logsumexp(1) - own
+
+
+def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the largest other logit minus that of the label, float64 [N]; positive if wrong.
+
+    It does not saturate: its gradient has the same size at every confidence (Carlini and Wagner,
+    arXiv 1608.04644).
+    """
+    others, own = _apart(logits, labels)
+    return others.amax(1) - own
+
+
+def fgsm(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float | torch.Tensor,
+    **settings,
+) -> Attacked:
+    """Return the fast gradient sign attack: one step of the full length from the image itself.
+
+    The settings `norm`, `loss`, `targeted` and `bounds` are those of `pgd`.
+    """
+    return pgd(
+        model, images, labels, epsilon, steps=1, step=epsilon, start=images, keep="last", **settings
+    )
+
+
+def pgd(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float | torch.Tensor,
+    *,
+    norm: str = "linf",
+    steps: int = 10,
+    step: float | torch.Tensor | None = None,
+    restarts: int = 1,
+    start: torch.Tensor | None = None,
+    loss: Loss = log_odds,
+    targeted: bool = False,
+    keep: str = "best",
+    decay: bool = False,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> Attacked:
+    """Return the images that projected gradient ascent of the loss finds around the given ones.
+
+    Parameters
+    ----------
+    model : module or callable
+        Images to logits [N, K], K at least 2.
+    images : floating-point [N, ...]
+        Within `bounds`.
+    labels : int64 [N]
+        The true classes; with `targeted`, the classes that the model shall see.
+    epsilon : float or tensor [N]
+        Radius of the ball, not negative; one for all images or one for each.
+    norm : {"linf", "l2"}
+        The maximum norm with sign steps, or the Euclidean norm with normalised steps.
+    steps : int
+        Gradients for each restart.
+    step : float or tensor [N], optional
+        Length of a step; epsilon / 4 by default (8/255 and 2/255 in the papers).
+    restarts : int
+        Independent random starts; with more than one the best is kept for each image.
+    start : [N, ...], optional
+        Images to start from in place of random ones in the ball.
+    loss : callable
+        `log_odds` (the cross-entropy), `margin` or another; a targeted attack descends it.
+    keep : {"best", "last"}
+        For each image the best that was seen (fooled before not fooled, then by the loss), or the
+        end of the path.
+    decay : bool
+        Let the length of the steps fall linearly to zero.
+    bounds : (low, high)
+        The range of images.
+    generator : torch.Generator, optional
+        Of the random starts.
+
+    Raises
+    ------
+    TypeError
+        For images that are not floating-point numbers.
+    ValueError
+        For an argument out of its range, named, or a model that returns probabilities.
+    """
+    check(images, labels, epsilon, bounds)
+    _check_settings(norm, steps, restarts, keep)
+    ball = _Ball(images, _for_each(epsilon, images), norm, bounds)
+    length = ball.epsilon / 4 if step is None else _for_each(step, images)
+    sign = -1.0 if targeted else 1.0
+    best = None
+    with evaluating(model):
+        for _ in range(restarts):
+            origin = ball.random(generator) if start is None else ball.project(start)
+            path = _climb(model, origin, labels, ball, length, steps, loss, sign, decay)
+            if keep == "last":
+                path = [deque(path, maxlen=1).pop()]
+            for point in path:
+                seen = _seen(point, labels, targeted)
+                best = seen if best is None else best.better_of(seen)
+    return Attacked(best.images, best.logits, best.fooled, best.blind)
+
+
+def worst_case(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float,
+    *,
+    norm: str = "linf",
+    steps: int = 40,
+    restarts: int = 2,
+    targets: int = 3,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> Attacked:
+    """Return the worst that several attacks find together, each on what has survived the others.
+
+    In the spirit of AutoAttack (Croce and Hein, arXiv 2003.01690): an accuracy under one attack is
+    only an upper bound, and attacks fail in different ways. In turn come PGD on the cross-entropy,
+    PGD on the margin, and PGD towards each of the `targets` likeliest other classes, all with steps
+    that decay. A point that any of them fools counts as fooled.
+    """
+    settings = {"norm": norm, "steps": steps, "bounds": bounds, "generator": generator}
+    settings |= {"decay": True, "step": epsilon / 2}
+    found = pgd(model, images, labels, epsilon, restarts=restarts, **settings)
+    found = _on_survivors(
+        found,
+        lambda i: pgd(
+            model, images[i], labels[i], epsilon, restarts=restarts, loss=margin, **settings
+        ),
+    )
+    with evaluating(model), torch.no_grad():
+        ranked = model(images).scatter(1, labels[:, None], -math.inf).argsort(1, descending=True)
+    for place in range(min(targets, ranked.shape[1] - 1)):
+        aim = ranked[:, place]
+        found = _on_survivors(
+            found,
+            lambda i, aim=aim: pgd(
+                model, images[i], labels[i], epsilon, loss=towards(aim[i]), **settings
+            ),
+        )
+    return found
+
+
+def towards(targets: torch.Tensor) -> Loss:
+    """Return the loss that grows as the logit of each target passes that of the label, [N]."""
+
+    def ahead(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        pair = logits.double().gather(1, torch.stack([targets, labels], 1))
+        return pair[:, 0] - pair[:, 1]
+
+    return ahead
+
+
+def sign_noise(
+    images: torch.Tensor,
+    epsilon: float,
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Return images with +epsilon or -epsilon added to every pixel, by a fair coin; then clipped.
+
+    As far from the image in both norms as an attack may go, in no direction in particular.
+    """
+    coin = torch.rand(images.shape, generator=generator, device=images.device) < 0.5
+    return (images + torch.where(coin, epsilon, -epsilon)).clamp(*bounds).to(images.dtype)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a module and all its parts in evaluation mode in a `with` block; then as they were."""
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def check(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float | torch.Tensor,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> None:
+    """Refuse images, labels and radii that no attack can start from; see `pgd`."""
+    if not images.is_floating_point():
+        raise TypeError(f"images is {images.dtype}; accepted are floating-point numbers")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels is {labels.dtype} {tuple(labels.shape)}; "
+            f"accepted is int64 {tuple(images.shape[:1])}"
+        )
+    if images.device != labels.device:
+        raise ValueError(f"images is on {images.device}, labels on {labels.device}")
+    radius = torch.as_tensor(epsilon)
+    if not bool(((radius >= 0) & torch.isfinite(radius)).all()):
+        raise ValueError(f"epsilon is {epsilon}; accepted are finite numbers from 0 on")
+    low, high = bounds
+    if not low < high:
+        raise ValueError(f"bounds is {bounds}; accepted is (low, high) with low < high")
+    if images.numel() and not (images.amin() >= low and images.amax() <= high):
+        raise ValueError(
+            f"images lie from {images.amin():g} to {images.amax():g}; "
+            f"accepted is {low:g} to {high:g}, see bounds"
+        )
+
+
+def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuse outputs that are not logits of at least two classes with the labels among them."""
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise ValueError(
+            f"model returns shape {tuple(logits.shape)}; accepted is [{len(labels)}, K], K >= 2"
+        )
+    if not len(labels):
+        return
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"labels lie from {labels.min()} to {labels.max()}; accepted is 0 to "
+            f"{logits.shape[1] - 1}"
+        )
+    sums = logits.double().sum(1)
+    if (logits >= 0).all() and (sums - 1).abs().max() < 1e-2 / logits.shape[1]:
+        raise ValueError(
+            "model returns probabilities (rows that are not negative and sum to 1); accepted are "
+            "logits: a saturated softmax has no gradient, and hides the model from attacks"
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Images on the path of an attack, with what the model says and how good they are."""
+
+    images: torch.Tensor
+    logits: torch.Tensor
+    fooled: torch.Tensor
+    score: torch.Tensor
+    blind: torch.Tensor
+
+    def better_of(self, other: "_Seen") -> "_Seen":
+        """Return the better image of each pair: fooled, then of the higher score."""
+        wins = (other.fooled & ~self.fooled) | (
+            (other.fooled == self.fooled) & (other.score > self.score)
+        )
+        rows = _wide(wins, self.images)
+        return _Seen(
+            torch.where(rows, other.images, self.images),
+            torch.where(wins[:, None], other.logits, self.logits),
+            torch.where(wins, other.fooled, self.fooled),
+            torch.where(wins, other.score, self.score),
+            self.blind | other.blind,
+        )
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """The images that an attack may reach: a ball around each image, and their range."""
+
+    centre: torch.Tensor
+    epsilon: torch.Tensor
+    norm: str
+    bounds: tuple[float, float]
+
+    def project(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the nearest images in the ball, then in the range."""
+        away = images - self.centre
+        if self.norm == "linf":
+            away = torch.maximum(torch.minimum(away, self.epsilon), -self.epsilon)
+        else:
+            away = away * (self.epsilon / _length(away).clamp(min=1e-30)).clamp(max=1.0)
+        return (self.centre + away).clamp(*self.bounds)
+
+    def random(self, generator: torch.Generator | None) -> torch.Tensor:
+        """Return random images: uniform in the cube, or a random direction and a uniform radius."""
+        shape, kind = self.centre.shape, {"dtype": self.centre.dtype, "device": self.centre.device}
+        if self.norm == "linf":
+            away = (2 * torch.rand(shape, generator=generator, **kind) - 1) * self.epsilon
+        else:
+            away = torch.randn(shape, generator=generator, **kind)
+            radius = torch.rand(len(away), generator=generator, **kind)
+            away = away / _length(away) * self.epsilon * _wide(radius, away)
+        return self.project(self.centre + away)
+
+    def step(self, images, gradient, length) -> torch.Tensor:
+        """Return the images one step along the gradient, back in the ball."""
+        if self.norm == "linf":
+            return self.project(images + length * gradient.sign())
+        # Scaled first: the squares of a tiny gradient would vanish in float32.
+        largest = gradient.abs().flatten(1).amax(1)
+        gradient = gradient / _wide(largest.clamp(min=1e-38), gradient)
+        return self.project(images + length * gradient / _length(gradient).clamp(min=1e-30))
+
+
+def _climb(model, images, labels, ball, length, steps, loss, sign, decay) -> Iterator[tuple]:
+    """Yield images, logits, score and blindness at each point of a path, its end included."""
+    blind = torch.zeros_like(labels, dtype=torch.bool)
+    for done in range(steps):
+        images = images.detach().requires_grad_()
+        logits = model(images)
+        if done == 0:
+            check_logits(logits, labels)
+        score = sign * loss(logits, labels)
+        (gradient,) = torch.autograd.grad(score.sum(), images)
+        blind = blind | (gradient.flatten(1) == 0).all(1)
+        yield images.detach(), logits.detach(), score.detach(), blind
+        shrink = 1 - done / steps if decay else 1.0
+        images = ball.step(images.detach(), gradient, shrink * length)
+    with torch.no_grad():
+        logits = model(images)
+        yield images, logits, sign * loss(logits, labels), blind
+
+
+def _seen(point: tuple, labels: torch.Tensor, targeted: bool) -> _Seen:
+    images, logits, score, blind = point
+    right = logits.argmax(1) == labels
+    return _Seen(images, logits, right if targeted else ~right, score, blind)
+
+
+def _apart(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of other classes [N, K], -inf in place of the label's, and the label's."""
+    logits, own = logits.double(), F.one_hot(labels, logits.shape[1]).bool()
+    return logits.masked_fill(own, -math.inf), logits.gather(1, labels[:, None])[:, 0]
+
+
+def _on_survivors(found: Attacked, attack: Callable[[torch.Tensor], Attacked]) -> Attacked:
+    """Return what was found, and what another attack finds on the images that are not fooled."""
+    left = torch.nonzero(~found.fooled).squeeze(1)
+    if not len(left):
+        return found
+    more = attack(left)
+    return Attacked(
+        found.images.index_copy(0, left, more.images),
+        found.logits.index_copy(0, left, more.logits),
+        found.fooled.index_copy(0, left, more.fooled),
+        found.blind.index_copy(0, left, more.blind),
+    )
+
+
+def _check_settings(norm: str, steps: int, restarts: int, keep: str) -> None:
+    if norm not in NORMS:
+        raise ValueError(f"norm is {norm!r}; accepted are {', '.join(map(repr, NORMS))}")
+    if keep not in ("best", "last"):
+        raise ValueError(f"keep is {keep!r}; accepted are 'best' and 'last'")
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; accepted is a positive integer")
+
+
+def _for_each(value: float | torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Return one number for each image, ready to be multiplied with images."""
+    numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    if numbers.ndim and numbers.shape != images.shape[:1]:
+        raise ValueError(
+            f"epsilon and step have shape {tuple(numbers.shape)}; accepted are one number or "
+            f"{tuple(images.shape[:1])}"
+        )
+    return _wide(numbers.expand(len(images)), images)
+
+
+def _wide(numbers: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Return numbers [N] in the shape [N, 1, ...] of images."""
+    return numbers.reshape(-1, *[1] * (images.ndim - 1))
+
+
+def _length(images: torch.Tensor) -> torch.Tensor:
+    """Return the Euclidean length of each image, [N, 1, ...]."""
+    return _wide(torch.linalg.vector_norm(images.flatten(1), dim=1), images)
