@@ -116,6 +116,8 @@ def _peer(function):
 
 def _compiled(sizes: Sizes, dtype: str, device: str):
     arguments = inputs(sizes, dtype, device)
+    # Otherwise the shapes before would use up the recompilations, and the rest would run eagerly.
+    torch._dynamo.reset()
     call = torch.compile(class_sums.index_add, dynamic=False)
     return lambda: call(*arguments)
 

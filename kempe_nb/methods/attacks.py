@@ -374,11 +374,13 @@ def _climb(model, images, labels, ball, length, steps, loss, sign, decay) -> Ite
     blind = torch.zeros_like(labels, dtype=torch.bool)
     for done in range(steps):
         images = images.detach().requires_grad_()
-        logits = model(images)
-        if done == 0:
-            check_logits(logits, labels)
-        score = sign * loss(logits, labels)
-        (gradient,) = torch.autograd.grad(score.sum(), images)
+        # Also inside of no_grad, where an evaluation may call.
+        with torch.enable_grad():
+            logits = model(images)
+            if done == 0:
+                check_logits(logits, labels)
+            score = sign * loss(logits, labels)
+            (gradient,) = torch.autograd.grad(score.sum(), images)
         blind = blind | (gradient.flatten(1) == 0).all(1)
         yield images.detach(), logits.detach(), score.detach(), blind
         shrink = 1 - done / steps if decay else 1.0

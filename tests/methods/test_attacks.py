@@ -143,6 +143,14 @@ def test_a_random_start_depends_on_its_generator_only(trained):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_an_attack_sees_gradients_where_its_caller_switched_them_off(trained):
+    model, images, labels = trained
+    outside = pgd(model, images, labels, 0.1, start=images)
+    with torch.no_grad():
+        inside = pgd(model, images, labels, 0.1, start=images)
+    assert torch.equal(outside.images, inside.images)
+
+
 # Closed forms: a linear model shows the best attack
 
 
