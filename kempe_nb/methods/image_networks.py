@@ -1,4 +1,4 @@
-"""Image classifiers whose layers can be looked into: a perceptron, VGG-11 and a pre-activation ResNet.
+"""Image classifiers that show their layers: a perceptron, VGG-11, a pre-activation ResNet.
 
 All are a sequence of blocks and a linear head. Images lie in [0, 1]; what standardises them is part
 of the first block, so that attacks work on images as they are.
