@@ -15,7 +15,8 @@ third of the work, and none is left in `.grad`.
 Nor can confidence blind them. In float32 the cross-entropy of a well trained network is exactly 0,
 with a gradient of exactly 0, and an attack that sees no gradient looks like a robust network. But
 the cross-entropy is log(1 + exp(m)) of the log odds m against the label, and both kinds of step use
-the direction of the gradient only. Ascending m is the same attack, and m does not saturate.
+the direction of the gradient only. For a model that treats each image by itself, as all do in
+evaluation mode, ascending m is the same attack, and m does not saturate.
 """
 
 import contextlib
