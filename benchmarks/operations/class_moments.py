@@ -149,7 +149,7 @@ OPERATION = Operation(
     implementations=(
         Implementation("kempe_nb definition", _ours("definition")),
         Implementation("kempe_nb Triton", _ours("triton"), ("cuda",)),
-        Implementation("kempe_nb, NC1 to NC4", _metrics),
+        Implementation("NC1 to NC4, two reads", _metrics),
         Implementation("index_add_", _peer(class_sums.index_add), obstacle=_room(3)),
         Implementation("index_add_, compiled", _compiled, eager=False, obstacle=_compiler),
         Implementation(
