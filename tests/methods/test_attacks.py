@@ -257,6 +257,10 @@ def test_the_worst_case_is_no_better_than_its_parts(trained, norm):
         rng = torch.Generator().manual_seed(0)
         part = pgd(model, images, labels, 0.04, loss=loss, restarts=2, generator=rng, **settings)
         assert found.accuracy <= part.accuracy + 0.01
+    # The first attack with its own settings and draws: what it fools stays fooled, image by image.
+    rng = torch.Generator().manual_seed(0)
+    how = {"step": 0.02, "decay": True, "restarts": 2, "generator": rng, **settings}
+    assert (found.fooled >= pgd(model, images, labels, 0.04, **how).fooled).all()
     assert (length(found.images - images, norm) <= 0.04 * (1 + 1e-5) + 1e-7).all()
     with attacks.evaluating(model), torch.no_grad():
         assert torch.equal(model(found.images).argmax(1) != labels, found.fooled)

@@ -36,9 +36,9 @@ def test_images_come_with_the_names_of_their_folders(folder):
 
 
 def test_grey_images_are_read_in_colour(tmp_path):
-    for split in ("train",):
-        (tmp_path / split / "a").mkdir(parents=True)
-        Image.fromarray(np.full((3, 3), 77, np.uint8)).save(tmp_path / split / "a" / "g.png")
+    place = tmp_path / "train" / "a"
+    place.mkdir(parents=True)
+    Image.fromarray(np.full((3, 3), 77, np.uint8)).save(place / "g.png")
     assert images_from_folder(tmp_path).images[0, :, 1, 1].tolist() == [77, 77, 77]
 
 
