@@ -217,7 +217,7 @@ class _SecondPass:
         self.columns = torch.cat([self.directions, self.weight.T], 1).to(kind)
         # What each class adds to distances and logits, whatever the deviation.
         self.back = (self.values.sqrt() * self.vectors).T.to(kind)
-        gaps = torch.full_like(means[:, :1] @ means[:, :1].T, torch.inf)
+        gaps = means.new_full((len(means), len(means)), torch.inf)
         gaps[:, self.present] = torch.cdist(
             self.centred, own, compute_mode="donot_use_mm_for_euclid_dist"
         ).square()
