@@ -89,6 +89,17 @@ def test_a_grid_becomes_one_row_for_each_run_with_its_provenance(project, write_
     assert stored.where(rate=2.0)["steps"].tolist() == [1, 2]
 
 
+def test_a_kernel_of_a_local_cluster_allocates_memory_as_any_other(project, write_sweep):
+    write_sweep(
+        'limits = [name for name in os.environ if name.startswith("MALLOC_")]',
+        'results.keep("laws", limits=" ".join(limits) or "none")',
+        shared=f"import os\n{IMPORTS}",
+    )
+    own = [name for name in os.environ if name.startswith("MALLOC_")]
+    assert main(["sweep", "small", "-p", "seed=0", "--jobs", "1"]) == 0
+    assert rows(project)[0]["limits"] == (" ".join(own) or "none")
+
+
 def test_a_killed_worker_costs_a_retry_and_not_the_sweep(project, write_sweep, capfd):
     # The kernel's parent is the worker. Seed 1 kills it, the first time.
     marker = project.root / "killed"
