@@ -15,6 +15,7 @@ _HOMES = {
     "neural_collapse_metrics": "kempe_nb.methods.neural_collapse",
     "random_bits": "kempe_nb.kernels.philox",
     "resampling_chain": "kempe_nb.kernels.resampling_chain",
+    "softmax_hessian": "kempe_nb.kernels.softmax_hessian",
     "uniform": "kempe_nb.kernels.philox",
     "use": "kempe_nb.kernels.dispatch",
     "which": "kempe_nb.kernels.dispatch",

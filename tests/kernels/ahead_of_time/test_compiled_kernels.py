@@ -31,6 +31,8 @@ class Case:
     constants: dict = field(default_factory=dict)
     #: Elements of the widest store of a launch whose size is a multiple of 16.
     vector: int = 1
+    #: The classes of a row, where they decide on the tile.
+    classes: int = 0
 
 
 DRAW = {"seed": "i64", "offset": "i64", "stream": "i64", "size": "i64:16"}
@@ -49,6 +51,14 @@ FOLD = {
     **{"out": "*fp64", "class_squares": "*fp64", "partial": "*fp32", "squares": "*fp32"},
     **{"ends": "*i64", "dimensions": "i64:16"},
 }
+PRODUCT = {
+    **{"out": "*fp32", "logits": "*fp32", "vectors": "*fp32", "temperatures": "*fp32"},
+    **{"rows": "i64", "classes": "i64:16"},
+}
+ROWS = PRODUCT | {"count": "i64"}
+LOW_ROWS = ROWS | dict.fromkeys(("out", "logits", "vectors"), "*bf16")
+DOUBLE_PRODUCT = PRODUCT | dict.fromkeys(("out", "logits", "vectors", "temperatures"), "*fp64")
+DOUBLE_ROWS = DOUBLE_PRODUCT | {"count": "i64"}
 BOUNDS = {"low": "i64", "last": "i64", "mask": "i64"}
 CASES = {
     "bits": Case("philox", "read_kernel", {"out": "*i64", **DRAW}, 64, {"KIND": "bits"}, 2),
@@ -71,9 +81,20 @@ CASES = {
     ),
     "pieces float64": Case("class_moments", "piece_kernel", DOUBLE_PIECES, 245, {"STEP": 8}, 2),
     "fold": Case("class_moments", "fold_kernel", FOLD, 118, {"PIECES": 16}, 2),
+    "short rows": Case("softmax_hessian", "rows_kernel", ROWS, 225, vector=4, classes=10),
+    "rows": Case("softmax_hessian", "rows_kernel", ROWS, 140, vector=4, classes=4_096),
+    "rows bfloat16": Case("softmax_hessian", "rows_kernel", LOW_ROWS, 140, vector=4, classes=4_096),
+    "rows float64": Case(
+        "softmax_hessian", "rows_kernel", DOUBLE_ROWS, 210, vector=2, classes=4_096
+    ),
+    "widest rows": Case("softmax_hessian", "rows_kernel", ROWS, 255, vector=4, classes=8_192),
+    "long rows": Case("softmax_hessian", "long_rows_kernel", PRODUCT, 140, vector=4),
+    "long rows float64": Case("softmax_hessian", "long_rows_kernel", DOUBLE_PRODUCT, 208, vector=2),
 }
 #: Integers as Triton types them: large and small ones, and a size that is no multiple of 16.
 INTEGER_TYPES = {"i64": {}, "i32": {"i64": "i32", "i64:16": "i32:16"}, "odd": {"i64:16": "i64"}}
+#: Arguments that may be 1.
+POSSIBLE_ONES = {"size", "ranks", "atoms", "row_stride", "dimensions", "rows", "count"}
 #: Kernels whose float64 arithmetic must have the bits of the definition.
 EXACT = ["samples", "counts", "chain float64", "chain float32"]
 
@@ -100,8 +121,9 @@ def compiled(tmp_path_factory):
 def compile_case(compile_kernel, case, capability, integers, ones, folder):
     """Return a case compiled with its module's configuration; `ones` are arguments equal to 1."""
     module = import_module(f"{kernels.__name__}.{case.module}")
-    options = dict(module.CONFIG)
-    constants = {**case.constants, "BLOCK": options.pop("BLOCK"), **dict.fromkeys(ones, 1)}
+    constants = dict(module.tile_of(case.classes) if case.classes else module.CONFIG)
+    options = {"num_warps": constants.pop("num_warps")}
+    constants |= case.constants | dict.fromkeys(ones, 1)
     swap = INTEGER_TYPES[integers]
     types = {k: swap.get(t, t) for k, t in case.types.items() if k not in ones}
     return compile_kernel(
@@ -133,9 +155,7 @@ def test_costs(compiled, name, integers, capability):
 @pytest.mark.parametrize("name", CASES)
 def test_an_argument_of_one_is_a_constant(compiled, name, capability):
     """Triton turns an argument of 1 into a constant, where the kernel does not forbid it."""
-    ones = tuple(
-        sorted({"size", "ranks", "atoms", "row_stride", "dimensions"} & CASES[name].types.keys())
-    )
+    ones = tuple(sorted(POSSIBLE_ONES & CASES[name].types.keys()))
     assert compiled(name, capability, "i64", ones).stack == 0
 
 
