@@ -1,5 +1,6 @@
 """What is measured: an operation, its implementations and the shapes that cover its regimes."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,13 @@ Sizes = Mapping[str, float]
 
 def no_obstacle(sizes: Sizes, device: str) -> str:
     """Say that nothing keeps an implementation from running."""
+    return ""
+
+
+def cpp_obstacle(sizes: Sizes, device: str) -> str:
+    """Say what keeps torch.compile from running."""
+    if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return "torch.compile needs a C++ compiler on a CPU"
     return ""
 
 

@@ -1,12 +1,10 @@
 """Moments of classes in one read, beside library calls, and NC1 beside dense covariances."""
 
-import shutil
-
 import numpy as np
 import torch
 
 from benchmarks.peers import class_sums
-from benchmarks.registry import Case, Implementation, Operation, Sizes
+from benchmarks.registry import Case, Implementation, Operation, Sizes, cpp_obstacle
 from kempe_nb.kernels import class_moments as ours
 from kempe_nb.methods.neural_collapse import neural_collapse_metrics
 
@@ -140,9 +138,7 @@ def _room(copies: float, one_hot: bool = False):
 
 
 def _compiler(sizes: Sizes, device: str) -> str:
-    if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return "torch.compile needs a C++ compiler on a CPU"
-    return _room(1.1)(sizes, device)
+    return cpp_obstacle(sizes, device) or _room(1.1)(sizes, device)
 
 
 OPERATION = Operation(
