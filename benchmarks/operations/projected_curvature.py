@@ -120,10 +120,11 @@ OPERATION = Operation(
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        Implementation(GENERAL, _ours("definition")),
-        Implementation(CONTRACTION, _ours("contraction")),
+        Implementation(GENERAL, _ours("definition", dense=True)),
+        # The byte meter takes no sparse tensors.
+        Implementation(CONTRACTION, _ours("contraction"), eager=False),
         Implementation(DENSE, _ours("contraction", dense=True)),
-        *(Implementation(name, _peer(function)) for name, function in PEERS.items()),
+        *(Implementation(name, _peer(function), eager=False) for name, function in PEERS.items()),
     ),
     minimum_bytes=minimum_bytes,
     check=check,

@@ -76,14 +76,14 @@ def pyhessian(model, batches, directions):
     """Multiply by PyHessian's products, one direction after another."""
     from pyhessian import hessian
 
-    on_gpu = directions.is_cuda
-    with contextlib.redirect_stdout(io.StringIO()):
-        own = hessian(model, nn.CrossEntropyLoss(), dataloader=batches, cuda=on_gpu)
     shapes = [p.shape for p in model.parameters()]
     columns = []
-    for direction in directions.T:
-        parts = direction.split([shape.numel() for shape in shapes])
-        tangent = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-        _, product = own.dataloader_hv_product(tangent)
-        columns.append(torch.cat([each.flatten() for each in product]))
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = hessian(model, nn.CrossEntropyLoss(), dataloader=batches, cuda=directions.is_cuda)
+        for direction in directions.T:
+            parts = direction.split([shape.numel() for shape in shapes])
+            tangent = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+            _, product = own.dataloader_hv_product(tangent)
+            columns.append(torch.cat([each.flatten() for each in product]))
     return directions.T @ torch.stack(columns, 1)
