@@ -121,8 +121,11 @@ def compiled(tmp_path_factory):
 def compile_case(compile_kernel, case, capability, integers, ones, folder):
     """Return a case compiled with its module's configuration; `ones` are arguments equal to 1."""
     module = import_module(f"{kernels.__name__}.{case.module}")
-    constants = dict(module.tile_of(case.classes) if case.classes else module.CONFIG)
-    options = {"num_warps": constants.pop("num_warps")}
+    config = module.tile_of(case.classes) if case.classes else module.CONFIG
+    names = getattr(module, case.kernel).arg_names
+    # What is no argument of the kernel is an option of the compiler.
+    options = {key: value for key, value in config.items() if key not in names}
+    constants = {key: value for key, value in config.items() if key in names}
     constants |= case.constants | dict.fromkeys(ones, 1)
     swap = INTEGER_TYPES[integers]
     types = {k: swap.get(t, t) for k, t in case.types.items() if k not in ones}
