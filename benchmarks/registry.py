@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 DEVICES = ("cpu", "cuda")
 
@@ -22,6 +23,21 @@ def cpp_obstacle(sizes: Sizes, device: str) -> str:
     if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return "torch.compile needs a C++ compiler on a CPU"
     return ""
+
+
+def calling(function: Callable, inputs: Callable, *, compiled: bool = False) -> Callable:
+    """Return the `prepare` of an implementation that is one function of the inputs."""
+
+    def prepare(sizes: Sizes, dtype: str, device: str) -> Callable[[], object]:
+        arguments, call = inputs(sizes, dtype, device), function
+        if compiled:
+            # Else the shapes before would use up the recompilations, and the rest would run
+            # eagerly.
+            torch._dynamo.reset()
+            call = torch.compile(function, dynamic=False)
+        return lambda: call(*arguments)
+
+    return prepare
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import class_sums
-from benchmarks.registry import Case, Implementation, Operation, Sizes, cpp_obstacle
+from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle
 from kempe_nb.kernels import class_moments as ours
 from kempe_nb.methods.neural_collapse import neural_collapse_metrics
 
@@ -107,22 +107,6 @@ def _metrics(sizes: Sizes, dtype: str, device: str):
     return lambda: torch.tensor(neural_collapse_metrics(features, labels, weight).nc1)
 
 
-def _peer(function):
-    def prepare(sizes: Sizes, dtype: str, device: str):
-        arguments = inputs(sizes, dtype, device)
-        return lambda: function(*arguments)
-
-    return prepare
-
-
-def _compiled(sizes: Sizes, dtype: str, device: str):
-    arguments = inputs(sizes, dtype, device)
-    # Otherwise the shapes before would use up the recompilations, and the rest would run eagerly.
-    torch._dynamo.reset()
-    call = torch.compile(class_sums.index_add, dynamic=False)
-    return lambda: call(*arguments)
-
-
 def _room(copies: float, one_hot: bool = False):
     """Return the obstacle of an implementation that needs this many tensors like the features."""
 
@@ -149,20 +133,31 @@ OPERATION = Operation(
         Implementation("kempe_nb definition", _ours("definition")),
         Implementation("kempe_nb Triton", _ours("triton"), ("cuda",)),
         Implementation(METRICS, _metrics),
-        Implementation("index_add_", _peer(class_sums.index_add), obstacle=_room(3)),
-        Implementation("index_add_, compiled", _compiled, eager=False, obstacle=_compiler),
+        Implementation("index_add_", calling(class_sums.index_add, inputs), obstacle=_room(3)),
         Implementation(
-            "one-hot product", _peer(class_sums.one_hot_product), obstacle=_room(3, one_hot=True)
+            "index_add_, compiled",
+            calling(class_sums.index_add, inputs, compiled=True),
+            eager=False,
+            obstacle=_compiler,
         ),
-        Implementation("textbook formula", _peer(class_sums.textbook), obstacle=_room(1.1)),
+        Implementation(
+            "one-hot product",
+            calling(class_sums.one_hot_product, inputs),
+            obstacle=_room(3, one_hot=True),
+        ),
+        Implementation(
+            "textbook formula", calling(class_sums.textbook, inputs), obstacle=_room(1.1)
+        ),
         Implementation(
             "sklearn NearestCentroid",
-            _peer(class_sums.nearest_centroid),
+            calling(class_sums.nearest_centroid, inputs),
             ("cpu",),
             eager=False,
             obstacle=_room(3),
         ),
-        Implementation("dense covariance, pinv", _peer(class_sums.dense), obstacle=_room(4)),
+        Implementation(
+            "dense covariance, pinv", calling(class_sums.dense, inputs), obstacle=_room(4)
+        ),
     ),
     minimum_bytes=minimum_bytes,
     check=check,

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.peers import hessian_planes
 from benchmarks.registry import Case, Implementation, Operation, Sizes
 from kempe_nb.kernels import projected_curvature as ours
+from kempe_nb.methods.homogeneous_networks import perceptron
 
 #: LeNet-300-100 without biases, on images of FashionMNIST's size.
 WIDTHS = 784, 300, 100, 10
@@ -40,12 +40,7 @@ def inputs(sizes: Sizes, dtype: str, device: str):
     kind = getattr(torch, dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = [
-            nn.Linear(*pair, bias=False) for pair in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
-        ]
-        for layer in layers:
-            nn.init.kaiming_normal_(layer.weight)
-        model = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
+        model = perceptron(WIDTHS)
         x = torch.randn(sizes["samples"], WIDTHS[0], dtype=kind)
         y = torch.randint(WIDTHS[-1], (sizes["samples"],))
         size = sum(p.numel() for p in model.parameters())

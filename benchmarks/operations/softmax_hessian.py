@@ -1,10 +1,12 @@
 """Products with the Hessian of the cross-entropy, beside the formula and double backward."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from benchmarks.peers import softmax_products
-from benchmarks.registry import Case, Implementation, Operation, Sizes, cpp_obstacle
+from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle
 from kempe_nb.kernels import softmax_hessian as ours
 
 #: Relative error that passes, in units of the largest product. The peers lose digits where one
@@ -56,19 +58,8 @@ def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
     return f"products are off by {error:.2g} of the largest; accepted is {TOLERANCE:g}"
 
 
-def _prepared(function):
-    def prepare(sizes: Sizes, dtype: str, device: str):
-        arguments = inputs(sizes, dtype, device)
-        return lambda: function(*arguments)
-
-    return prepare
-
-
-def _compiled(sizes: Sizes, dtype: str, device: str):
-    arguments = inputs(sizes, dtype, device)
-    torch._dynamo.reset()
-    call = torch.compile(softmax_products.formula, dynamic=False)
-    return lambda: call(*arguments)
+def _ours(impl: str):
+    return calling(partial(ours.softmax_hessian, impl=impl), inputs)
 
 
 OPERATION = Operation(
@@ -76,17 +67,16 @@ OPERATION = Operation(
     dtypes=("float32",),
     cases=CASES,
     implementations=(
+        Implementation("kempe_nb definition", _ours("definition")),
+        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",)),
+        Implementation("formula", calling(softmax_products.formula, inputs)),
         Implementation(
-            "kempe_nb definition", _prepared(lambda *a: ours.softmax_hessian(*a, impl="definition"))
+            "formula, compiled",
+            calling(softmax_products.formula, inputs, compiled=True),
+            eager=False,
+            obstacle=cpp_obstacle,
         ),
-        Implementation(
-            "kempe_nb Triton",
-            _prepared(lambda *a: ours.softmax_hessian(*a, impl="triton")),
-            ("cuda",),
-        ),
-        Implementation("formula", _prepared(softmax_products.formula)),
-        Implementation("formula, compiled", _compiled, eager=False, obstacle=cpp_obstacle),
-        Implementation("double backward", _prepared(softmax_products.double_backward)),
+        Implementation("double backward", calling(softmax_products.double_backward, inputs)),
     ),
     minimum_bytes=minimum_bytes,
     check=check,

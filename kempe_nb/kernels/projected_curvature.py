@@ -25,7 +25,8 @@ transpose. So no tangent is ever sent backwards, and where activations are piece
 sum is zero. Nothing of size D is made beyond the directions themselves.
 
 With sparse directions V_l h_{l-1} and V_l^T delta_l cost two operations a nonzero and sample. For
-784-300-100-10 and d = 50 that leaves 5 MFLOP a sample, of about 90 in the general path.
+784-300-100-10 and d = 50 that leaves some 6 MFLOP a sample. The general path takes about 65: 4 d
+for each weight of the first layer, 12 d for every other.
 
 Accuracy. The contraction computes G and R apart and adds them: neither loses its digits to the
 other. In the general path R is the difference H - G. Sums over samples are taken in float64.
@@ -187,7 +188,7 @@ def projected_curvature(
     if gauss_newton and not is_entropy:
         raise ValueError(
             f"loss is {_name(loss)}; accepted for the Gauss-Newton part are F.cross_entropy and "
-            "nn.CrossEntropyLoss() without weights or smoothing; for another pass "
+            "nn.CrossEntropyLoss() as it is by default; for another pass "
             "gauss_newton=False"
         )
     temperature = checked_positive(temperature, "temperature")
@@ -272,6 +273,8 @@ def is_cross_entropy(loss: object) -> bool:
         and loss.reduction == "mean"
         and loss.weight is None
         and loss.label_smoothing == 0
+        # The default of PyTorch, which is no class.
+        and loss.ignore_index == -100
     )
 
 
@@ -317,13 +320,11 @@ def perceptron_layers(model: nn.Module) -> list[Layer] | str:
     for module in _flat(model):
         if _has_hooks(module):
             return f"the model has hooks or parametrisations on {_name(module)}"
-        if type(module) in (nn.Identity, nn.Flatten) or (
-            type(module) is nn.Dropout and not module.training
-        ):
-            if type(module) is nn.Flatten and (
-                layers or (module.start_dim, module.end_dim) != (1, -1)
-            ):
+        if type(module) is nn.Flatten:
+            if layers or (module.start_dim, module.end_dim) != (1, -1):
                 return "the model flattens in another place than at its start"
+        elif type(module) is nn.Identity or (type(module) is nn.Dropout and not module.training):
+            continue
         elif type(module) is nn.Linear:
             layers.append(Layer(module, _IDENTITY))
         elif (activation := _activation(module)) is None:
@@ -634,7 +635,10 @@ def _check_numbers(parameters, inputs, directions) -> None:
     entries = directions if directions.layout == torch.strided else directions.values()
     named = [*((f"parameter {i}", p) for i, p in enumerate(parameters)), ("inputs", inputs)]
     for name, tensor in (*named, ("directions", entries)):
-        if wrong := int((~torch.isfinite(tensor.detach())).sum()):
+        # The extremes first, which take no memory; NaN is among them.
+        ends = torch.aminmax(tensor.detach()) if tensor.numel() else ()
+        if not all(torch.isfinite(end) for end in ends):
+            wrong = int((~torch.isfinite(tensor)).sum())
             raise ValueError(f"{name} holds {wrong} elements that are NaN or infinite")
 
 
@@ -643,7 +647,7 @@ def _check_modules(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if not module.training:
             continue
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             what = "mixes the samples of a batch"
         elif isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
             what = "is random"

@@ -10,8 +10,8 @@ It is the middle factor of the Gauss-Newton matrix J^T S J.
 Accuracy. A constant added to v changes nothing, so the entry of v at the largest logit is taken
 away first: u = v - v_top. Then p . u is a sum over the other classes alone, and no digit is lost
 when p_top rounds to 1. The formula as it is written above has lost all of them by then: v_top - p.v
-is the difference of two equal numbers. Here every entry is right to rounding until exp underflows,
-at gaps of logits of 87 T in float32 and 708 T in float64.
+is the difference of two equal numbers. Here every entry is as right as the exponential of its gap,
+until that underflows: at gaps of logits of 87 T in float32 and 708 T in float64.
 
 Passes over one row and vector, in units of K elements: the definition moves 22. The Triton code
 moves 3 where a row fits on chip, up to 8,192 classes in float32 and 4,096 in float64 (logits and

@@ -273,6 +273,17 @@ def test_batch_normalisation_in_evaluation_mode():
     assert torch.equal(model[1].running_mean, before)
 
 
+def test_instance_normalisation_mixes_no_samples():
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(1, 2, 2), nn.InstanceNorm1d(2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)]
+    model = nn.Sequential(*layers).double()
+    inputs, labels = draw(9, 4, 3)
+    data = inputs[:, None], labels
+    directions = torch.randn(size_of(model), 4, dtype=torch.float64)
+    found = projected_curvature(model, F.cross_entropy, data, directions)
+    assert_exact(found, model, data, directions)
+
+
 def squares(outputs, targets):
     return (outputs - targets).square().mean()
 
@@ -511,6 +522,7 @@ def in_training(layer):
             "loss is CrossEntropyLoss",
         ),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, ValueError, "loss is CrossEntropyLoss"),
+        ({"loss": nn.CrossEntropyLoss(ignore_index=0)}, ValueError, "loss is CrossEntropyLoss"),
         ({"temperature": 0.0}, ValueError, "temperature is 0.0; accepted is a positive finite"),
         ({"temperature": -2}, ValueError, "temperature is -2"),
         ({"model": with_nan()}, ValueError, "parameter 0 holds 1 elements that are NaN"),
