@@ -74,7 +74,9 @@ class SymmetricMatrix:
     @property
     def frobenius_norm(self) -> float:
         """The root of the sum of all squared eigenvalues."""
-        return float(torch.linalg.matrix_norm(self.matrix))
+        # In units of the largest entry, whose square may be too small or too large for a float.
+        unit = self.matrix.abs().max()
+        return float(unit * torch.linalg.matrix_norm(self.matrix / unit)) if unit else 0.0
 
     @property
     def eigenvalues(self) -> torch.Tensor:
