@@ -19,6 +19,7 @@ from kempe_nb.kernels.projected_curvature import (
     SymmetricMatrix,
     full_space_ratio,
     noise_floor,
+    noise_floor_of_fraction,
     sparse_directions,
 )
 
@@ -426,6 +427,33 @@ def test_the_noise_floor_of_a_matrix_without_trace(count):
     assert abs(ratios.mean()) < 5 * ratios.std() / np.sqrt(len(ratios))
     # The deviation of 300 normal numbers is known to 4 %.
     assert ratios.std() == pytest.approx(noise_floor(count), rel=0.16)
+
+
+def test_the_noise_floor_of_a_fraction_in_one_and_two_dimensions():
+    # A number is positive or not. Of two eigenvalues of a symmetric Gaussian matrix both have the
+    # same sign with probability 1 - 1 / sqrt(2): then the fraction is off by a half.
+    assert noise_floor_of_fraction(1) == 0.5
+    exact = math.sqrt((1 - math.sqrt(0.5)) / 4)
+    assert noise_floor_of_fraction(2) == pytest.approx(exact, rel=0.04)
+
+
+def test_the_noise_floor_of_a_fraction_is_that_of_projections():
+    rng = np.random.default_rng(0)
+    diagonal = np.tile([1.0, -1.0], 400)
+    shares = []
+    for _ in range(300):
+        p = rng.standard_normal((800, 20))
+        projection = SymmetricMatrix(torch.from_numpy(p.T @ (diagonal[:, None] * p)))
+        shares.append(projection.fraction_positive)
+    assert np.std(shares) == pytest.approx(noise_floor_of_fraction(20), rel=0.16)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e200])
+def test_positive_curvature_does_not_depend_on_the_unit(unit):
+    matrix = torch.tensor([[3.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    expected = SymmetricMatrix(matrix).positive_curvature
+    found = SymmetricMatrix(unit * matrix).positive_curvature
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [10, 50])
