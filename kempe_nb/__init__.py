@@ -13,6 +13,7 @@ _HOMES = {
     "class_moments": "kempe_nb.kernels.class_moments",
     "integers": "kempe_nb.kernels.philox",
     "neural_collapse_metrics": "kempe_nb.methods.neural_collapse",
+    "norm_relu_pool": "kempe_nb.kernels.norm_relu_pool",
     "projected_curvature": "kempe_nb.kernels.projected_curvature",
     "random_bits": "kempe_nb.kernels.philox",
     "resampling_chain": "kempe_nb.kernels.resampling_chain",

@@ -31,8 +31,8 @@ class Case:
     constants: dict = field(default_factory=dict)
     #: Elements of the widest store of a launch whose size is a multiple of 16.
     vector: int = 1
-    #: The classes of a row, where they decide on the tile.
-    classes: int = 0
+    #: What decides on the tile, where something does.
+    shape: tuple = ()
 
 
 DRAW = {"seed": "i64", "offset": "i64", "stream": "i64", "size": "i64:16"}
@@ -59,7 +59,33 @@ ROWS = PRODUCT | {"count": "i64"}
 LOW_ROWS = ROWS | dict.fromkeys(("out", "logits", "vectors"), "*bf16")
 DOUBLE_PRODUCT = PRODUCT | dict.fromkeys(("out", "logits", "vectors", "temperatures"), "*fp64")
 DOUBLE_ROWS = DOUBLE_PRODUCT | {"count": "i64"}
+PLANES = {
+    **dict.fromkeys(("out", "of_x", "of_weight", "of_bias", "of_v"), "*fp32"),
+    **dict.fromkeys(("x", "weight", "bias", "v", "a", "p", "q"), "*fp32"),
+    **{"planes": "i64", "channels": "i64", "stride": "i64:16", "back_stride": "i64:16"},
+}
 BOUNDS = {"low": "i64", "last": "i64", "mask": "i64"}
+
+
+def planes_case(order, side, registers, dtype="fp32", vector=4):
+    """Return a case of norm_relu_pool for planes of some side; a low dtype computes in float32."""
+    names = {
+        "forward": "out x weight bias planes channels stride",
+        "backward": "of_x of_weight of_bias x weight bias v planes channels stride",
+        "double_backward": "of_x of_weight of_v x weight bias v a p q planes channels stride "
+        "back_stride",
+    }[order].split()
+    types = {name: PLANES[name].replace("fp32", dtype) for name in names}
+    double = dtype == "fp64"
+    constants = {"H": side[0], "W": side[1], "EPS": 1e-5}
+    constants["KIND"] = "tl.float64" if double else "tl.float32"
+    return Case(
+        *("norm_relu_pool", f"{order}_kernel", types, registers, constants),
+        vector=2 if double else vector,
+        shape=side,
+    )
+
+
 CASES = {
     "bits": Case("philox", "read_kernel", {"out": "*i64", **DRAW}, 64, {"KIND": "bits"}, 2),
     "float32": Case("philox", "read_kernel", {"out": "*fp32", **DRAW}, 64, {"KIND": "float32"}, 4),
@@ -81,20 +107,36 @@ CASES = {
     ),
     "pieces float64": Case("class_moments", "piece_kernel", DOUBLE_PIECES, 245, {"STEP": 8}, 2),
     "fold": Case("class_moments", "fold_kernel", FOLD, 118, {"PIECES": 16}, 2),
-    "short rows": Case("softmax_hessian", "rows_kernel", ROWS, 225, vector=4, classes=10),
-    "rows": Case("softmax_hessian", "rows_kernel", ROWS, 140, vector=4, classes=4_096),
-    "rows bfloat16": Case("softmax_hessian", "rows_kernel", LOW_ROWS, 140, vector=4, classes=4_096),
-    "rows float64": Case(
-        "softmax_hessian", "rows_kernel", DOUBLE_ROWS, 210, vector=2, classes=4_096
+    "short rows": Case("softmax_hessian", "rows_kernel", ROWS, 225, vector=4, shape=(10,)),
+    "rows": Case("softmax_hessian", "rows_kernel", ROWS, 140, vector=4, shape=(4_096,)),
+    "rows bfloat16": Case(
+        "softmax_hessian", "rows_kernel", LOW_ROWS, 140, vector=4, shape=(4_096,)
     ),
-    "widest rows": Case("softmax_hessian", "rows_kernel", ROWS, 255, vector=4, classes=8_192),
+    "rows float64": Case(
+        "softmax_hessian", "rows_kernel", DOUBLE_ROWS, 210, vector=2, shape=(4_096,)
+    ),
+    "widest rows": Case("softmax_hessian", "rows_kernel", ROWS, 255, vector=4, shape=(8_192,)),
     "long rows": Case("softmax_hessian", "long_rows_kernel", PRODUCT, 140, vector=4),
+    "planes forward 8": planes_case("forward", (8, 8), 36, vector=2),
+    "planes forward 64": planes_case("forward", (64, 64), 34, vector=2),
+    "planes backward 8": planes_case("backward", (8, 8), 47),
+    "planes backward 64": planes_case("backward", (64, 64), 36),
+    "planes backward 64 float64": planes_case("backward", (64, 64), 80, "fp64"),
+    "planes double 8": planes_case("double_backward", (8, 8), 62),
+    "planes double 32 bfloat16": planes_case("double_backward", (32, 32), 62, "bf16"),
+    "planes double 9 x 12": planes_case("double_backward", (9, 12), 80),
+    "planes double 64": planes_case("double_backward", (64, 64), 70),
+    "planes double 8 float64": planes_case("double_backward", (8, 8), 180, "fp64"),
+    "planes double 64 float64": planes_case("double_backward", (64, 64), 126, "fp64"),
     "long rows float64": Case("softmax_hessian", "long_rows_kernel", DOUBLE_PRODUCT, 208, vector=2),
 }
 #: Integers as Triton types them: large and small ones, and a size that is no multiple of 16.
 INTEGER_TYPES = {"i64": {}, "i32": {"i64": "i32", "i64:16": "i32:16"}, "odd": {"i64:16": "i64"}}
 #: Arguments that may be 1.
-POSSIBLE_ONES = {"size", "ranks", "atoms", "row_stride", "dimensions", "rows", "count"}
+POSSIBLE_ONES = {
+    *("size", "ranks", "atoms", "row_stride", "dimensions", "rows", "count"),
+    *("planes", "channels", "stride", "back_stride"),
+}
 #: Kernels whose float64 arithmetic must have the bits of the definition.
 EXACT = ["samples", "counts", "chain float64", "chain float32"]
 
@@ -121,17 +163,27 @@ def compiled(tmp_path_factory):
 def compile_case(compile_kernel, case, capability, integers, ones, folder):
     """Return a case compiled with its module's configuration; `ones` are arguments equal to 1."""
     module = import_module(f"{kernels.__name__}.{case.module}")
-    config = module.tile_of(case.classes) if case.classes else module.CONFIG
+    config = module.tile_of(*case.shape) if case.shape else module.CONFIG
     names = getattr(module, case.kernel).arg_names
     # What is no argument of the kernel is an option of the compiler.
     options = {key: value for key, value in config.items() if key not in names}
     constants = {key: value for key, value in config.items() if key in names}
-    constants |= case.constants | dict.fromkeys(ones, 1)
+    constants |= {key: dtype_of(value) for key, value in case.constants.items()}
+    constants |= dict.fromkeys(ones, 1)
     swap = INTEGER_TYPES[integers]
     types = {k: swap.get(t, t) for k, t in case.types.items() if k not in ones}
     return compile_kernel(
         getattr(module, case.kernel), types, constants, options, capability, folder
     )
+
+
+def dtype_of(value):
+    """Return Triton's dtype for a name such as "tl.float32"; anything else as it is."""
+    import triton.language
+
+    if isinstance(value, str) and value.startswith("tl."):
+        return getattr(triton.language, value.removeprefix("tl."))
+    return value
 
 
 def store_width(found) -> int:
@@ -168,7 +220,8 @@ def test_width_of_stores(compiled, name, capability):
     # Only a size that is a multiple of 16 lets the mask end between two vectors; the kernels are
     # bound by arithmetic, and other sizes are stored one by one.
     found = compiled(name, capability)
-    assert store_width(found) == (CASES[name].vector if "out" in CASES[name].types else 0)
+    stores = {"out", "of_x"} & CASES[name].types.keys()
+    assert store_width(found) == (CASES[name].vector if stores else 0)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -188,6 +241,22 @@ def test_exact_arithmetic(compiled, name, capability):
 def test_features_are_loaded_sixteen_bytes_at_a_time(compiled, capability):
     assert compiled("pieces", capability).count(r"ld\.global\.\S*v4\.b32") >= 8
     assert compiled("pieces", capability, "odd").count(r"ld\.global\.\S*v4\.b32") == 0
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("planes double")])
+def test_planes_are_loaded_sixteen_bytes_at_a_time(compiled, name, capability):
+    """Every plane of x and of a, where its width is a power of two or not."""
+    found = compiled(name, capability)
+    double = "float64" in name
+    assert found.count(rf"ld\.global\.\S*v{2 if double else 4}\.b{64 if double else 32}") >= 2
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_eps_is_a_float64_in_float64(compiled, capability):
+    """1e-5 has these bits; through float32 it would have others."""
+    assert compiled("planes double 8 float64", capability).ptx.count("0d3EE4F8B588E368F1")
+    assert not compiled("planes double 8", capability).ptx.count("0d")
 
 
 def test_every_kernel_has_a_case():

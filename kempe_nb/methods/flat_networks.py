@@ -1,0 +1,178 @@
+"""Networks as functions of one flat parameter vector, and their fresh initial vectors.
+
+An unrolled inner loop, its adjoint and an ensemble under `vmap` all want the same thing: a network
+f(theta, x) of one vector theta [P], or of many, [V, P]. The modules are ordinary ones of PyTorch;
+`FlatNetwork` cuts theta into their parameters.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from kempe_nb.kernels.norm_relu_pool import norm_relu_pool
+
+#: Layers that PyTorch initialises uniformly in +- 1 / sqrt(inputs of a unit), weights and biases.
+UNIFORM = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class NormReluPool(nn.Module):
+    """Instance normalisation with weight and bias, ReLU and 2 x 2 average pooling.
+
+    `kempe_nb.norm_relu_pool` as a module; images are [N, channels, H, W].
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return norm_relu_pool(images, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def convnet(
+    image: Sequence[int], classes: int = 10, *, width: int = 128, depth: int = 3
+) -> nn.Sequential:
+    """Return the ConvNet of the literature on data set distillation.
+
+    `depth` blocks of a 3 x 3 convolution, instance normalisation, ReLU and 2 x 2 average pooling,
+    and a linear layer. ConvNet-3-128 is `convnet((3, 32, 32))`, with 320,010 parameters.
+
+    Parameters
+    ----------
+    image : sequence of int
+        Channels, height and width.
+
+    Raises
+    ------
+    ValueError
+        If the image is too small for so many poolings.
+    """
+    channels, height, width_of_image = image
+    if min(height, width_of_image) < 2**depth:
+        raise ValueError(
+            f"image is {height} x {width_of_image} and depth {depth}; accepted are sides from "
+            f"{2**depth} on, which can be halved so often"
+        )
+    layers: list[nn.Module] = []
+    for before in (channels, *[width] * (depth - 1)):
+        layers += [nn.Conv2d(before, width, 3, padding=1), NormReluPool(width)]
+    left = (height >> depth) * (width_of_image >> depth)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * left, classes))
+
+
+def perceptron(widths: Sequence[int], *, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Return a multilayer perceptron with biases; images of any shape are flattened.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Pixels, the widths of the hidden layers, classes.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(before, after), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class FlatNetwork:
+    """A module as a function of one parameter vector and of images.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its own parameters serve for names and shapes alone.
+
+    Raises
+    ------
+    ValueError
+        If a module normalises by the batch and keeps running means: its output would depend on
+        what was computed before, and the inner loop would not be a function of its parameters.
+    """
+
+    def __init__(self, module: nn.Module):
+        for name, child in module.named_modules():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and (
+                child.training or not child.track_running_stats
+            ):
+                raise ValueError(
+                    f"module has {type(child).__name__} {name!r} in training mode: each step of an "
+                    "unrolled loop would change its running means and mix the images of a batch, "
+                    "so that no state of theta alone determines the next; accepted are networks "
+                    "with instance or group normalisation, or with BatchNorm in eval mode"
+                )
+        self.module = module
+        self.names = [name for name, _ in module.named_parameters()]
+        self.shapes = [p.shape for p in module.parameters()]
+        self.sizes = [p.numel() for p in module.parameters()]
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return sum(self.sizes)
+
+    def parts(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the parameters by name, views of theta [..., P]."""
+        if theta.shape[-1:] != (self.size,):
+            shape = tuple(theta.shape)
+            raise ValueError(f"theta has shape {shape}; accepted is [..., {self.size}]")
+        return {
+            name: share.view(*theta.shape[:-1], *shape)
+            for name, share, shape in zip(
+                self.names, theta.split(self.sizes, -1), self.shapes, strict=True
+            )
+        }
+
+    def __call__(self, theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of one network, theta [P]."""
+        return torch.func.functional_call(self.module, self.parts(theta), (images,))
+
+    def initial(
+        self,
+        generator: torch.Generator,
+        count: int | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
+        """Return a fresh vector with PyTorch's default initialisation, [P], or `count` of them.
+
+        Linear layers and convolutions are uniform in +- 1 / sqrt(inputs of a unit), as their
+        `reset_parameters` draws them; the weights of normalisation are one and its biases zero.
+
+        Raises
+        ------
+        ValueError
+            For parameters of any other module, by name.
+        """
+        scale, centre = self._law(dtype, generator.device)
+        shape = (self.size,) if count is None else (count, self.size)
+        draws = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
+        return centre + scale * (2 * draws - 1)
+
+    def _law(self, dtype, device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return half widths and centres of the uniform laws, [P] each."""
+        scales, centres = {}, {}
+        for prefix, child in self.module.named_modules():
+            for name, parameter in child.named_parameters(recurse=False):
+                key, count = f"{prefix}.{name}".lstrip("."), parameter.numel()
+                if isinstance(child, UNIFORM):
+                    half, centre = 1 / math.sqrt(math.prod(child.weight.shape[1:])), 0.0
+                elif isinstance(child, NormReluPool | nn.GroupNorm | nn.InstanceNorm2d):
+                    half, centre = 0.0, float(name == "weight")
+                else:
+                    raise ValueError(
+                        f"module has a parameter {key!r} of {type(child).__name__}, whose "
+                        "initialisation is not known here; accepted are linear layers, "
+                        "convolutions, instance and group normalisation"
+                    )
+                scales[key], centres[key] = [half] * count, [centre] * count
+        return tuple(
+            torch.tensor([each for name in self.names for each in values[name]]).to(device, dtype)
+            for values in (scales, centres)
+        )

@@ -1,0 +1,443 @@
+"""Meta-gradients: derivatives of a loss after training with respect to the data of the training.
+
+An inner loop trains parameters theta on synthetic data U,
+
+    theta_{t+1}, m_{t+1} = step(theta_t, m_t, g_t),    g_t = d l(theta_t; U) / d theta,
+
+with the vectors m_t that the optimiser carries along. The outer loss L is taken at theta_N, and we
+want what of dL/dU comes through the last K steps, G(N, K). The estimators of Feng, Vedantam and
+Kempe (arXiv 2311.07025) are settings of these two numbers, for an unroll T and a window M:
+
+    BPTT G(T, T),   truncated G(T, M),   random G(N, N),   RaT-BPTT G(N, M) with N ~ U{M, ..., T}.
+
+The adjoint recursion. Start with lambda = dL/d theta_N and mu = 0, and go back from t = N-1:
+
+    (lambda', mu, q) <- derivatives of `step` in (theta_t, m_t, g_t), pulled back from (lambda, mu),
+    lambda <- lambda' + H_t q,    G += (d g_t / dU)^T q,    H_t = d g_t / d theta.
+
+`step` is element-wise and its pullback a closed form. The two products are one double backward pass
+through the loss of one step. So only the states of the window are stored, K (2 + slots) P numbers,
+and the graph of one step is alive at a time; autograd through the loop keeps all K graphs. The
+price is that each step of the window is computed once more. (Derived here: it is reverse-mode
+differentiation with the optimiser taken out of the graph.)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from kempe_nb.kernels.philox import checked_integer
+from kempe_nb.kernels.softmax_hessian import checked_positive
+from kempe_nb.methods.traced import Traced
+
+Tensors = tuple[torch.Tensor, ...]
+#: outer(theta) returns the scalar loss after the last step.
+OuterLoss = Callable[[torch.Tensor], torch.Tensor]
+#: batch(synthetic, step) returns the data of inner step 0, 1, ...: a differentiable function of the
+#: synthetic data. It is called twice for a step of the window, and must choose the same again.
+Batch = Callable[[Tensors, int], Tensors]
+
+
+class InnerLoss:
+    """The loss of an inner step, its gradient, and the products of its second derivatives.
+
+    Parameters
+    ----------
+    loss : callable
+        `loss(theta, *data)` returns a scalar. Only floating-point data is differentiated.
+    trace : bool
+        Whether gradient and products are recorded once for each shape and replayed; see
+        `kempe_nb.methods.traced` for what can be recorded. Two to three times faster for small
+        networks, with the same numbers.
+    """
+
+    def __init__(self, loss: Callable[..., torch.Tensor], *, trace: bool = False):
+        self.loss = loss
+        self.trace = trace
+        if trace:
+            self.gradient = Traced(self.gradient)
+            self.products = Traced(self.products)
+
+    def gradient(self, theta: torch.Tensor, *data: torch.Tensor) -> torch.Tensor:
+        """Return d l / d theta, like theta."""
+        theta = theta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_scalar(self.loss(theta, *data), "inner"), theta)
+        return gradient
+
+    def products(
+        self, q: torch.Tensor, theta: torch.Tensor, *data: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Return H q, and (d g / d data)^T q for each tensor of floats among the data."""
+        theta = theta.detach().requires_grad_()
+        data = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in data)
+        loss = _scalar(self.loss(theta, *data), "inner")
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        floats = [each for each in data if each.requires_grad]
+        return list(torch.autograd.grad(gradient, (theta, *floats), q, materialize_grads=True))
+
+
+class Optimiser(Protocol):
+    """An element-wise update and its pullback; steps count from 1."""
+
+    slots: int
+
+    def step(
+        self, theta: torch.Tensor, slots: Tensors, gradient: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, Tensors]:
+        """Return theta and the carried vectors after the update."""
+
+    def pullback(
+        self,
+        after: Tensors,
+        gradient: torch.Tensor,
+        step: int,
+        of_theta: torch.Tensor,
+        of_slots: Tensors,
+    ) -> tuple[torch.Tensor, Tensors, torch.Tensor]:
+        """Return what comes back for theta, the carried vectors and the gradient."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent with momentum and weight decay, as `torch.optim.SGD` without dampening.
+
+    b' = momentum b + g + weight_decay theta,  theta' = theta - lr b'.
+    """
+
+    lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        checked_positive(self.lr, "lr")
+        _check_fraction(self.momentum, "momentum")
+        _check_not_negative(self.weight_decay, "weight_decay")
+
+    @property
+    def slots(self) -> int:
+        """Vectors that are carried along: one with momentum, else none."""
+        return int(self.momentum > 0)
+
+    def step(self, theta, slots, gradient, step):
+        """Return theta and the velocity after the update."""
+        if self.weight_decay:
+            gradient = torch.add(gradient, theta, alpha=self.weight_decay)
+        velocity = torch.add(gradient, slots[0], alpha=self.momentum) if slots else gradient
+        return torch.add(theta, velocity, alpha=-self.lr), (velocity,) * self.slots
+
+    def pullback(self, after, gradient, step, of_theta, of_slots):
+        """Return what comes back; the update is linear."""
+        back = of_theta * -self.lr
+        if of_slots:
+            back += of_slots[0]
+            of_slots = (self.momentum * back,)
+        if self.weight_decay:
+            of_theta = torch.add(of_theta, back, alpha=self.weight_decay)
+        return of_theta, of_slots, back
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam as `torch.optim.Adam` computes it (Kingma and Ba, arXiv 1412.6980).
+
+    m' = b1 m + (1 - b1) g,  v' = b2 v + (1 - b2) g^2,
+    theta' = theta - lr (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps).
+
+    Where v' is zero the root has no derivative; g has been zero in all steps there, and the update
+    is differentiated through m' alone, which is the derivative of theta' in g.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    slots = 2
+
+    def __post_init__(self):
+        checked_positive(self.lr, "lr")
+        checked_positive(self.eps, "eps")
+        for name, beta in zip(("betas[0]", "betas[1]"), self.betas, strict=True):
+            _check_fraction(beta, name)
+
+    def step(self, theta, slots, gradient, step):
+        """Return theta, m and v after the update."""
+        (first, second), (m, v) = self.betas, slots
+        m = torch.lerp(m, gradient, 1 - first)
+        v = torch.addcmul(v * second, gradient, gradient, value=1 - second)
+        root = _root(v) / math.sqrt(1 - second**step)
+        return torch.addcdiv(theta, m, root + self.eps, value=-self._rate(step)), (m, v)
+
+    def pullback(self, after, gradient, step, of_theta, of_slots):
+        """Return what comes back for theta, (m, v) and the gradient."""
+        (first, second), (m, v) = self.betas, after
+        correction = 1 - second**step
+        root = (v / correction).sqrt_()
+        share = (of_theta / (root + self.eps)).mul_(-self._rate(step))
+        of_m = share + of_slots[0]
+        # d root / d v' = 1 / (2 root (1 - b2^t)).
+        slope = (m / (root + self.eps)).div_(root).masked_fill_(root == 0, 0.0)
+        of_v = torch.addcmul(of_slots[1], share, slope, value=-0.5 / correction)
+        back = torch.addcmul(of_m * (1 - first), gradient, of_v, value=2 * (1 - second))
+        return of_theta, (of_m * first, of_v * second), back
+
+    def _rate(self, step: int) -> float:
+        return self.lr / (1 - self.betas[0] ** step)
+
+
+class State(NamedTuple):
+    """Where the inner loop is.
+
+    Attributes
+    ----------
+    theta : torch.Tensor
+        Parameters [..., P].
+    slots : tuple of torch.Tensor
+        What the optimiser carries along, each like theta.
+    step : int
+        Steps that were taken.
+    gradient : torch.Tensor or None
+        Of the step that led here.
+    """
+
+    theta: torch.Tensor
+    slots: Tensors
+    step: int
+    gradient: torch.Tensor | None = None
+
+
+class AdjointStep(NamedTuple):
+    """One step of the backward sweep.
+
+    Attributes
+    ----------
+    step : int
+        The step of the inner loop that was gone back through, from 0.
+    adjoint : torch.Tensor
+        dL / d theta_step through the steps behind it, like theta.
+    contribution : tuple of torch.Tensor
+        What this step adds to dL/dU, for each tensor of floats among the synthetic data.
+    """
+
+    step: int
+    adjoint: torch.Tensor
+    contribution: Tensors
+
+
+class MetaGradient(NamedTuple):
+    """G(N, K) for each tensor of floats among the synthetic data, the outer loss, and theta_N."""
+
+    gradients: Tensors
+    outer_loss: torch.Tensor
+    theta: torch.Tensor
+
+
+def meta_gradient(
+    inner: InnerLoss,
+    outer: OuterLoss,
+    synthetic: Tensors,
+    theta: torch.Tensor,
+    optimiser: Optimiser,
+    unroll: int,
+    window: int,
+    *,
+    batch: Batch | None = None,
+) -> MetaGradient:
+    """Return G(N, K): the derivative of the loss after N inner steps through the last K of them.
+
+    Parameters
+    ----------
+    inner : InnerLoss
+        Of `loss(theta, *data)`.
+    outer : callable
+        `outer(theta)` returns the scalar loss after the last step.
+    synthetic : tuple of torch.Tensor
+        The derivative is taken for those of floating-point numbers: images, and labels where they
+        are learned.
+    theta : float32 or float64 [..., P]
+        Initial parameters; many networks at once where `inner` and `outer` sum over them.
+    optimiser : SGD, Adam, or any `Optimiser`
+    unroll, window : int
+        N and K, with 1 <= K <= N.
+    batch : callable, optional
+        `batch(synthetic, step)` returns the data of an inner step: a draw of them, or augmented
+        ones. Without it each step takes all.
+
+    Raises
+    ------
+    TypeError
+        For an inner loss that is none, an optimiser without a pullback, synthetic data without
+        floats, or parameters that are not.
+    ValueError
+        For steps below one, a window larger than the unroll, or a loss that is no scalar.
+    """
+    _check(inner, synthetic, theta, optimiser)
+    unroll, window = checked_window(unroll, window)
+    states = [start(theta, optimiser)]
+    states = [advance(inner, synthetic, states[0], optimiser, unroll - window, batch=batch)]
+    for _ in range(window):
+        states.append(advance(inner, synthetic, states[-1], optimiser, 1, batch=batch))
+    loss, of_theta = outer_gradient(outer, states[-1].theta)
+    total = tuple(torch.zeros_like(each) for each in synthetic if each.is_floating_point())
+    for back in adjoint_steps(inner, synthetic, states, optimiser, of_theta, batch=batch):
+        for whole, part in zip(total, back.contribution, strict=True):
+            whole += part
+    return MetaGradient(total, loss, states[-1].theta)
+
+
+def start(theta: torch.Tensor, optimiser: Optimiser) -> State:
+    """Return the state before the first step: nothing is carried along yet."""
+    theta = theta.detach()
+    return State(theta, tuple(torch.zeros_like(theta) for _ in range(optimiser.slots)), 0)
+
+
+@torch.no_grad()
+def advance(
+    inner: InnerLoss,
+    synthetic: Tensors,
+    state: State,
+    optimiser: Optimiser,
+    steps: int,
+    *,
+    batch: Batch | None = None,
+) -> State:
+    """Return the state `steps` inner steps later, without a graph."""
+    for _ in range(steps):
+        theta, slots, step, _ = state
+        data = batch(synthetic, step) if batch else synthetic
+        with torch.enable_grad():
+            gradient = inner.gradient(theta, *data)
+        state = State(*optimiser.step(theta, slots, gradient, step + 1), step + 1, gradient)
+    return state
+
+
+def outer_gradient(outer: OuterLoss, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the outer loss and its derivative in theta."""
+    theta = theta.detach().requires_grad_()
+    loss = _scalar(outer(theta), "outer")
+    (of_theta,) = torch.autograd.grad(loss, theta)
+    return loss.detach(), of_theta
+
+
+def adjoint_steps(
+    inner: InnerLoss,
+    synthetic: Tensors,
+    states: list[State],
+    optimiser: Optimiser,
+    of_theta: torch.Tensor,
+    *,
+    batch: Batch | None = None,
+) -> Iterator[AdjointStep]:
+    """Go back through the steps between the states, the last one first.
+
+    Parameters
+    ----------
+    states : list of State
+        Each one step after the one before.
+    of_theta : torch.Tensor
+        The derivative of the outer loss in the last state's theta.
+    """
+    of_slots = tuple(torch.zeros_like(of_theta) for _ in range(optimiser.slots))
+    synthetic = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in synthetic)
+    floats = [each for each in synthetic if each.requires_grad]
+    for before, after in zip(states[-2::-1], states[:0:-1], strict=True):
+        of_theta, of_slots, q = optimiser.pullback(
+            after.slots, after.gradient, after.step, of_theta, of_slots
+        )
+        data = batch(synthetic, before.step) if batch else synthetic
+        of_state, *contribution = inner.products(q, before.theta, *data)
+        if batch:
+            drawn = [each for each in data if each.requires_grad]
+            contribution = torch.autograd.grad(drawn, floats, contribution, materialize_grads=True)
+        of_theta = of_theta + of_state
+        yield AdjointStep(before.step, of_theta, tuple(contribution))
+
+
+def meta_gradient_by_autograd(
+    inner: InnerLoss,
+    outer: OuterLoss,
+    synthetic: Tensors,
+    theta: torch.Tensor,
+    optimiser: Optimiser,
+    unroll: int,
+    window: int,
+    *,
+    batch: Batch | None = None,
+) -> MetaGradient:
+    """Return the same with the graph of the whole window: the definition, for small problems."""
+    _check(inner, synthetic, theta, optimiser)
+    unroll, window = checked_window(unroll, window)
+    before = start(theta, optimiser)
+    state = advance(inner, synthetic, before, optimiser, unroll - window, batch=batch)
+    synthetic = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in synthetic)
+    theta, slots = state.theta.detach().requires_grad_(), state.slots
+    for step in range(unroll - window, unroll):
+        data = batch(synthetic, step) if batch else synthetic
+        loss = _scalar(inner.loss(theta, *data), "inner")
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        theta, slots = optimiser.step(theta, slots, gradient, step + 1)
+    loss = _scalar(outer(theta), "outer")
+    floats = [each for each in synthetic if each.requires_grad]
+    gradients = torch.autograd.grad(loss, floats, materialize_grads=True)
+    return MetaGradient(gradients, loss.detach(), theta.detach())
+
+
+def checked_window(unroll: object, window: object) -> tuple[int, int]:
+    """Return unroll and window with 1 <= window <= unroll, or refuse them by name."""
+    unroll = checked_integer(unroll, "unroll", 1, 2**31 - 1)
+    window = checked_integer(window, "window", 1, 2**31 - 1)
+    if window > unroll:
+        raise ValueError(
+            f"window is {window} and unroll {unroll}; accepted is a window of at most the unroll: "
+            "the gradient goes back through steps that were taken"
+        )
+    return unroll, window
+
+
+def _root(v: torch.Tensor) -> torch.Tensor:
+    """Return the square root, with the derivative zero at zero where autograd would say NaN."""
+    if not (torch.is_grad_enabled() and v.requires_grad):
+        return v.sqrt()
+    zero = v == 0
+    return v.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def _scalar(loss: torch.Tensor, name: str) -> torch.Tensor:
+    if loss.ndim:
+        shape = tuple(loss.shape)
+        raise ValueError(f"{name} returned a tensor of shape {shape}; accepted is a scalar")
+    return loss
+
+
+def _check(inner: object, synthetic: object, theta: torch.Tensor, optimiser: object) -> None:
+    if not isinstance(inner, InnerLoss):
+        raise TypeError(f"inner is a {type(inner).__name__}; accepted is an InnerLoss(loss)")
+    if not all(hasattr(optimiser, name) for name in ("slots", "step", "pullback")):
+        raise TypeError(
+            f"optimiser is a {type(optimiser).__name__}, whose update cannot be differentiated "
+            "here; accepted are SGD and Adam of kempe_nb.methods.unrolled, or what has slots, step "
+            "and pullback as they do"
+        )
+    tensors = isinstance(synthetic, tuple) and all(isinstance(d, torch.Tensor) for d in synthetic)
+    if not (tensors and any(each.is_floating_point() for each in synthetic)):
+        raise TypeError(
+            f"synthetic is {type(synthetic).__name__} of "
+            f"{[getattr(d, 'dtype', type(d).__name__) for d in synthetic]}; accepted is a tuple of "
+            "tensors, at least one of floating-point numbers"
+        )
+    if not theta.is_floating_point():
+        raise TypeError(f"theta is {theta.dtype}; accepted are floating-point parameters")
+
+
+def _check_fraction(value: object, name: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 <= value < 1):
+        raise ValueError(f"{name} is {value!r}; accepted is a number from 0 to below 1")
+
+
+def _check_not_negative(value: object, name: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 <= value < math.inf):
+        raise ValueError(f"{name} is {value!r}; accepted is a finite number from 0 on")

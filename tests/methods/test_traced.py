@@ -1,0 +1,127 @@
+"""Recorded functions: the same numbers, fewer operations, and what is left as it was."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kempe_nb import Traffic
+from kempe_nb.methods.flat_networks import FlatNetwork, convnet
+from kempe_nb.methods.traced import Traced, record
+from kempe_nb.methods.unrolled import InnerLoss
+
+
+def targets(module):
+    return [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+
+
+def test_same_numbers_for_other_arguments_of_the_same_shape():
+    traced = Traced(lambda a, b: (a @ b, (a * a).sum()))
+    for scale in (1.0, 3.0):
+        a, b = scale * torch.ones(2, 3), torch.arange(6.0).view(3, 2)
+        torch.testing.assert_close(traced(a, b), (a @ b, (a * a).sum()))
+
+
+def test_each_shape_and_dtype_is_recorded_once():
+    calls = []
+
+    def function(x):
+        calls.append(x.shape)
+        return 2 * x
+
+    traced = Traced(function)
+    for x in (torch.ones(2), torch.zeros(2), torch.ones(3), torch.ones(2).double()):
+        assert torch.equal(traced(x), 2 * x) and traced(x).dtype == x.dtype
+    assert len(calls) == 3
+
+
+def test_repetitions_are_merged():
+    module = record(lambda x: x.exp() + x.exp() * x.exp(), torch.ones(3))
+    assert sum("exp" in name for name in targets(module)) == 1
+    torch.testing.assert_close(
+        module(torch.ones(3)), torch.ones(3).exp() + torch.ones(3).exp() ** 2
+    )
+
+
+def test_numbers_of_two_types_are_two_things():
+    module = record(lambda x: (x * 2, x * 2.0, x * True), torch.ones(3, dtype=torch.int64))
+    one, two, three = module(torch.ones(3, dtype=torch.int64))
+    assert one.dtype == torch.int64 and two.dtype == torch.float32 and three[0] == 1
+
+
+def test_random_draws_are_not_merged():
+    module = record(lambda x: torch.rand_like(x) - torch.rand_like(x), torch.ones(50))
+    assert module(torch.ones(50)).abs().max() > 0
+
+
+def test_what_changes_memory_is_left_in_its_order():
+    def function(x):
+        y = x.clone()
+        before = y.sum()
+        y.mul_(2)
+        return before, y.sum()
+
+    before, after = record(function, torch.ones(3))(torch.ones(3))
+    assert (before, after) == (3, 6)
+
+
+def test_constants_from_outside_are_seen_when_they_are_written_to():
+    constant = torch.ones(3)
+    traced = Traced(lambda x: x + constant)
+    assert torch.equal(traced(torch.zeros(3)), torch.ones(3))
+    constant.fill_(5)
+    assert torch.equal(traced(torch.zeros(3)), 5 * torch.ones(3))
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """Return the loss of a ConvNet on ten images, plain and traced, with arguments."""
+    network = FlatNetwork(convnet((1, 8, 8), 3, width=6, depth=2))
+    rng = torch.Generator().manual_seed(0)
+    theta = network.initial(rng, dtype=torch.float64)
+    images = torch.randn(10, 1, 8, 8, generator=rng, dtype=torch.float64)
+    classes = torch.arange(10) % 3
+    q = torch.randn(network.size, generator=rng, dtype=torch.float64)
+    loss = lambda theta, images: F.cross_entropy(network(theta, images), classes)  # noqa: E731
+    return InnerLoss(loss), InnerLoss(loss, trace=True), theta, images, q
+
+
+def test_gradients_and_products_have_the_same_bits(losses):
+    plain, traced, theta, images, q = losses
+    for _ in range(2):
+        assert torch.equal(plain.gradient(theta, images), traced.gradient(theta, images))
+        pairs = zip(
+            plain.products(q, theta, images), traced.products(q, theta, images), strict=True
+        )
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_products_normalise_each_layer_once(losses):
+    """Eagerly each order of derivatives normalises again: four times two layers."""
+    plain, traced, theta, images, q = losses
+
+    def normalisations(loss):
+        with Traffic() as traffic:
+            loss.products(q, theta, images)
+        rows = {row.operation: row.launches for row in traffic.table()}
+        return rows["aten.native_group_norm"], traffic.launches
+
+    traced.products(q, theta, images)
+    (eagerly, all_eager), (once, all_traced) = normalisations(plain), normalisations(traced)
+    assert (eagerly, once) == (8, 2)
+    assert all_traced < all_eager - 6
+
+
+def test_convolutions_leave_out_what_nobody_uses(losses):
+    *_, theta, images, q = losses
+    plain = losses[0]
+    module = record(plain.products, q, theta, images)
+    masks = [
+        node.args[10] for node in module.graph.nodes if "convolution_backward" in str(node.target)
+    ]
+    # On the way back for the first time, no derivative of the weights is used: they are known.
+    assert [True, False, False] in masks and [True, True, True] in masks
+
+
+def test_a_branch_on_a_value_is_refused_and_not_recorded():
+    with pytest.raises(RuntimeError, match="data-dependent"):
+        Traced(lambda x: x if x.sum() > 0 else -x)(torch.ones(2))
