@@ -16,12 +16,11 @@ from kempe_nb.methods.flat_networks import FlatNetwork, convnet, perceptron
 from kempe_nb.methods.unrolled import (
     SGD,
     Adam,
-    InnerLoss,
+    Loss,
     adjoint_steps,
     advance,
     meta_gradient,
     meta_gradient_by_autograd,
-    outer_gradient,
     start,
 )
 
@@ -55,10 +54,9 @@ class Problem:
         return F.cross_entropy(self.network(theta, self.real), self.classes)
 
     def meta(self, optimiser, unroll, window, *, trace=False, function=meta_gradient, **more):
-        inner = InnerLoss(self.inner, trace=trace)
-        return function(
-            inner, self.outer, self.synthetic, self.theta, optimiser, unroll, window, **more
-        )
+        inner = Loss(self.inner, trace=trace)
+        outer = Loss(self.outer, trace=trace).on()
+        return function(inner, outer, self.synthetic, self.theta, optimiser, unroll, window, **more)
 
     def after(self, optimiser, steps, synthetic):
         """Return the outer loss after training on some data, by PyTorch's own optimiser."""
@@ -134,11 +132,11 @@ def test_contributions_of_the_steps_add_up_to_every_window(one, other, optimiser
     """One backward sweep holds the gradients of all windows: G(N, K) are its partial sums."""
     unroll, window = max(one, other), min(one, other)
     problem = Problem(seed=seed)
-    inner = InnerLoss(problem.inner)
+    inner = Loss(problem.inner)
     states = [start(problem.theta, optimiser)]
     for _ in range(unroll):
         states.append(advance(inner, problem.synthetic, states[-1], optimiser, 1))
-    _, of_theta = outer_gradient(problem.outer, states[-1].theta)
+    _, of_theta = Loss(problem.outer).value_and_gradient(states[-1].theta)
     steps = list(adjoint_steps(inner, problem.synthetic, states, optimiser, of_theta))
     assert [each.step for each in steps] == list(range(unroll))[::-1]
     found = [sum(parts) for parts in zip(*(s.contribution for s in steps[:window]), strict=True)]
@@ -149,11 +147,11 @@ def test_contributions_of_the_steps_add_up_to_every_window(one, other, optimiser
 def test_the_adjoint_is_the_derivative_in_the_initial_parameters():
     problem = Problem()
     optimiser = Adam(0.01)
-    inner = InnerLoss(problem.inner)
+    inner = Loss(problem.inner)
     states = [start(problem.theta, optimiser)]
     for _ in range(5):
         states.append(advance(inner, problem.synthetic, states[-1], optimiser, 1))
-    _, of_theta = outer_gradient(problem.outer, states[-1].theta)
+    _, of_theta = Loss(problem.outer).value_and_gradient(states[-1].theta)
     *_, last = adjoint_steps(inner, problem.synthetic, states, optimiser, of_theta)
     theta = problem.theta.clone().requires_grad_()
     now, slots = theta, states[0].slots
@@ -169,10 +167,10 @@ def test_a_quadratic_has_a_closed_form():
     """l = |theta - u|^2 / 2 and L = |theta|^2 / 2: theta_N = (1-a)^N theta_0 + (1 - (1-a)^N) u."""
     rate, u = 0.1, torch.tensor([2.0], dtype=torch.float64)
     theta = torch.tensor([5.0], dtype=torch.float64)
-    inner = InnerLoss(lambda theta, u: ((theta - u) ** 2).sum() / 2)
+    inner = Loss(lambda theta, u: ((theta - u) ** 2).sum() / 2)
     for unroll, window in ((1, 1), (10, 10), (30, 7)):
         found = meta_gradient(
-            inner, lambda t: (t**2).sum() / 2, (u,), theta, SGD(rate), unroll, window
+            inner, Loss(lambda t: (t**2).sum() / 2).on(), (u,), theta, SGD(rate), unroll, window
         )
         end = 0.9**unroll * 5 + (1 - 0.9**unroll) * 2
         assert found.theta.item() == pytest.approx(end, rel=1e-12)
@@ -190,7 +188,7 @@ def test_many_networks_at_once_are_the_sum_of_each():
     def outer(thetas):
         return sum(problem.outer(theta) for theta in thetas)
 
-    both = meta_gradient(InnerLoss(inner), outer, problem.synthetic, thetas, Adam(0.01), 5, 3)
+    both = meta_gradient(Loss(inner), Loss(outer).on(), problem.synthetic, thetas, Adam(0.01), 5, 3)
     parts = []
     for theta in thetas:
         problem.theta = theta
@@ -219,13 +217,11 @@ def test_batches_of_the_synthetic_data_are_differentiated():
 def test_classes_as_integers_are_data_without_a_derivative():
     problem = Problem()
     classes = torch.arange(10) % 3
-    inner = InnerLoss(problem.inner, trace=True)
+    inner, outer = Loss(problem.inner, trace=True), Loss(problem.outer).on()
     synthetic = problem.synthetic[0], classes
-    found = meta_gradient(inner, problem.outer, synthetic, problem.theta, SGD(0.1), 4, 4)
-    fixed = InnerLoss(lambda theta, images: problem.inner(theta, images, classes))
-    expected = meta_gradient_by_autograd(
-        fixed, problem.outer, synthetic[:1], problem.theta, SGD(0.1), 4, 4
-    )
+    found = meta_gradient(inner, outer, synthetic, problem.theta, SGD(0.1), 4, 4)
+    fixed = Loss(lambda theta, images: problem.inner(theta, images, classes))
+    expected = meta_gradient_by_autograd(fixed, outer, synthetic[:1], problem.theta, SGD(0.1), 4, 4)
     assert len(found.gradients) == 1 and relative(found.gradients, expected.gradients) < 1e-10
 
 
@@ -398,8 +394,8 @@ def test_one_graph_is_alive_at_a_time(monkeypatch):
 def call(**change):
     problem = Problem()
     arguments = {
-        "inner": InnerLoss(problem.inner),
-        "outer": problem.outer,
+        "inner": Loss(problem.inner),
+        "outer": Loss(problem.outer).on(),
         "synthetic": problem.synthetic,
         "theta": problem.theta,
         "optimiser": SGD(0.1),
@@ -417,7 +413,8 @@ def call(**change):
         ({"unroll": 0}, ValueError, "unroll is 0"),
         ({"unroll": -3}, ValueError, "unroll is -3"),
         ({"unroll": 4.0}, ValueError, "unroll is 4.0; accepted is an integer"),
-        ({"inner": lambda theta: 0}, TypeError, "inner is a function; accepted is an InnerLoss"),
+        ({"inner": lambda theta: 0}, TypeError, "inner is a function; accepted is a Loss"),
+        ({"outer": lambda theta: 0}, TypeError, r"outer is a function; accepted is Loss\(...\).on"),
         (
             {"optimiser": torch.optim.SGD([torch.zeros(1)], 0.1)},
             TypeError,
@@ -426,11 +423,15 @@ def call(**change):
         ({"synthetic": [torch.zeros(3)]}, TypeError, "synthetic is list of"),
         ({"synthetic": (torch.zeros(3).long(),)}, TypeError, "at least one of floating-point"),
         ({"theta": torch.zeros(3).long()}, TypeError, "theta is torch.int64"),
-        ({"outer": lambda theta: theta}, ValueError, r"outer returned a tensor of shape \(163,\)"),
         (
-            {"inner": InnerLoss(lambda theta, *data: theta)},
+            {"outer": Loss(lambda theta: theta).on()},
             ValueError,
-            r"inner returned a tensor of shape",
+            r"a loss returned shape \(163,\); accepted is a scalar",
+        ),
+        (
+            {"inner": Loss(lambda theta, *data: theta)},
+            ValueError,
+            "a loss returned shape",
         ),
     ],
 )
