@@ -206,7 +206,7 @@ class Distillation:
         _check_synthetic(images, classes, x, self.count, settings.per_class)
         self.classes = classes.clone()
         self.rates = torch.ones(len(images)) if rates is None else _checked_rates(rates, images)
-        self.rates = self.rates.to(images.dtype).view(-1, *[1] * (images.ndim - 1))
+        self.rates = self.rates.to(images).view(-1, *[1] * (images.ndim - 1))
         labels = F.one_hot(classes, self.count).to(images.dtype)
         self.parameters = [images.detach().clone()]
         if settings.learn_labels:
@@ -445,6 +445,40 @@ def flip_or_rotate(images: torch.Tensor, rng: np.random.Generator) -> torch.Tens
     return F.grid_sample(images, grid, align_corners=False)
 
 
+class ZCA:
+    """The whitening of the paper's code, fitted to images [N, C, H, W].
+
+    Each image loses its own mean and is divided by its own norm. With X the images as rows and
+    S = X^T X / N = V diag(e) V^T it is then multiplied by V diag(e + 0.1 mean(e))^(-1/2) V^T. So
+    directions that vary little stay damped: their variance is e / (e + 0.1 mean(e)).
+
+    Attributes
+    ----------
+    matrix, inverse : torch.Tensor [D, D]
+        D = C H W. The inverse is for looking at whitened images.
+    """
+
+    def __init__(self, images: torch.Tensor, share: float = 0.1):
+        flat = self._normalised(images)
+        values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+        scale = values.clamp(min=0) + share * values.clamp(min=0).mean()
+        self.matrix = (vectors * scale.rsqrt()) @ vectors.T
+        self.inverse = (vectors * scale.sqrt()) @ vectors.T
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return whitened images of the same shape."""
+        return (self._normalised(images) @ self.matrix).view(images.shape)
+
+    def visible(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what whitened images look like, up to the mean and the norm of each."""
+        return (images.flatten(1) @ self.inverse).view(images.shape)
+
+    @staticmethod
+    def _normalised(images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)
+        return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+
+
 # Synthetic sets at the start, and sets to compare with
 
 
@@ -492,8 +526,8 @@ def k_means(
 
     def centres(own):
         fitted = KMeans(per_class, n_init=4, random_state=int(rng.integers(2**31)))
-        found = fitted.fit(own.flatten(1).double().numpy()).cluster_centers_
-        return torch.from_numpy(found).to(own.dtype).view(-1, *own.shape[1:])
+        found = fitted.fit(own.flatten(1).double().cpu().numpy()).cluster_centers_
+        return torch.from_numpy(found).to(own).view(-1, *own.shape[1:])
 
     return _of_each_class(x, y, per_class, centres)
 
@@ -530,7 +564,7 @@ def _of_each_class(x, y, per_class, choose):
             "accepted is at most the size of the smallest class"
         )
     images = torch.cat([choose(x[y == c]) for c in range(classes)])
-    return images, torch.arange(classes).repeat_interleave(per_class)
+    return images, torch.arange(classes, device=x.device).repeat_interleave(per_class)
 
 
 def _check_synthetic(images, classes, x, count: int, per_class: int | None) -> None:

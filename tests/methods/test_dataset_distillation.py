@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
 from kempe_nb.methods.dataset_distillation import (
+    ZCA,
     Distillation,
     Settings,
     Truncation,
@@ -365,6 +366,23 @@ def test_real_images_are_real_and_not_repeated():
     assert [rows[each] for each in found] == classes.tolist()
     everything, _ = real_images(x, y, 20, np.random.default_rng(0))
     assert len(everything) == 60
+
+
+def test_whitening_leaves_what_the_formula_says():
+    rng = generator()
+    mixing = torch.randn(12, 12, generator=rng, dtype=torch.float64)
+    images = (torch.randn(500, 12, generator=rng).double() @ mixing).view(500, 3, 2, 2)
+    whitening = ZCA(images)
+    white = whitening(images).flatten(1)
+    flat = F.normalize(images.flatten(1) - images.flatten(1).mean(1, keepdim=True), dim=1)
+    values = torch.linalg.eigvalsh(flat.T @ flat / 500)
+    expected = values / (values + 0.1 * values.mean())
+    found = torch.linalg.eigvalsh(white.T @ white / 500)
+    torch.testing.assert_close(found, expected.sort().values, rtol=1e-8, atol=1e-10)
+    seen = whitening.visible(whitening(images)).flatten(1)
+    torch.testing.assert_close(seen, flat, rtol=1e-8, atol=1e-10)
+    # Brightness and contrast of an image do not matter.
+    torch.testing.assert_close(whitening(3 * images + 5), whitening(images))
 
 
 def test_one_centre_is_the_mean_and_many_lie_closer():
