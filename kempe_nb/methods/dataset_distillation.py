@@ -12,6 +12,7 @@ that was interrupted goes on with the same bits, from a file with images, moment
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,7 +215,7 @@ class Distillation:
         self._labels = labels
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.step, self.mean_norm = 0, 0.0
-        self.loss = Loss(self._cross_entropy, trace=True)
+        self.loss = _loss_of(network)
 
     @property
     def images(self) -> torch.Tensor:
@@ -364,9 +365,6 @@ class Distillation:
             rates > 0, self.parameters[index] + rate * rates * moved, self.parameters[index]
         )
 
-    def _cross_entropy(self, theta, images, labels):
-        return F.cross_entropy(self.network(theta, images), labels)
-
     def _batch(self, outer_step: int):
         """Return the function that chooses and augments the data of an inner step, if any."""
         settings = self.settings
@@ -394,6 +392,23 @@ class Distillation:
             "classes": self.classes.tolist(),
             "rates": self.rates.flatten().tolist(),
         }
+
+
+# Recording a loss takes as long as many outer steps: each network's is recorded once.
+@lru_cache(maxsize=32)
+def _loss_of(network: FlatNetwork) -> Loss:
+    """Return the cross-entropy of one network."""
+    return Loss(lambda theta, x, y: F.cross_entropy(network(theta, x), y), trace=True)
+
+
+@lru_cache(maxsize=32)
+def _loss_of_many(network: FlatNetwork, own: bool) -> Loss:
+    """Return the sum of the cross-entropies of many, on one set or on a set for each."""
+    each = torch.func.vmap(
+        lambda theta, x, y: F.cross_entropy(network(theta, x), y),
+        in_dims=(0, 0, 0) if own else (0, None, None),
+    )
+    return Loss(lambda thetas, x, y: each(thetas, x, y).sum(), trace=True)
 
 
 # Seeds of what is drawn in an outer step.
@@ -641,11 +656,7 @@ def train(
         )
     if list(checkpoints) != sorted(set(checkpoints)) or min(checkpoints, default=0) < 1:
         raise ValueError(f"checkpoints are {checkpoints}; accepted are increasing steps from 1 on")
-    in_dims = (0, 0, 0) if own else (0, None, None)
-    each = torch.func.vmap(
-        lambda theta, x, y: F.cross_entropy(network(theta, x), y), in_dims=in_dims
-    )
-    loss = Loss(lambda thetas, x, y: each(thetas, x, y).sum(), trace=True)
+    loss = _loss_of_many(network, own)
     state, found = start(thetas, optimiser), []
     for stop in checkpoints:
         state = advance(loss, (images, labels), state, optimiser, stop - state.step, batch=batch)
