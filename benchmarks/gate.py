@@ -40,8 +40,10 @@ def pass_gate(operation: Operation, device: str) -> None:
 
 
 def test_files(name: str, device: str) -> list[Path]:
-    """Return the test files that stand before the benchmark of an operation."""
-    kernels = Path("tests") / "kernels"
+    """Return the test files that stand before the benchmark of an operation, or of a method."""
+    kernels, method = Path("tests") / "kernels", Path("tests") / "methods" / f"test_{name}.py"
+    if (ROOT / method).is_file():
+        return [method]
     files = [kernels / "definition" / f"test_{name}.py"]
     return [*files, kernels / "gpu" / f"test_gpu_{name}.py"] if device == "cuda" else files
 

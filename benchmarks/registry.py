@@ -89,7 +89,7 @@ class Operation:
     Attributes
     ----------
     name : str
-        The name of its module in `kempe_nb.kernels` and of its tests.
+        The name of its module in `kempe_nb.kernels` or `kempe_nb.methods`, and of its tests.
     dtypes : tuple of str
         The dtypes that each case is measured in.
     cases : tuple of Case
