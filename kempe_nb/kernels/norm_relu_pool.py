@@ -23,9 +23,9 @@ phi = <a, dx> + p d gamma + q d beta has the derivatives
 (Derived here; the mask counts as a constant, which it is almost everywhere.) All sums are over one
 plane, so each of the three orders is one turn over a plane that stays on chip.
 
-Passes over x, forward and backward and double backward together: composite operations move 91 under
-autograd, in some 130 kernels. The Triton code moves 7: x in and a quarter out; x and a quarter in,
-dx out; x, a and a quarter in, as much out.
+Passes over x, forward and backward and double backward together: composite operations move 91 to
+94 under autograd, in some 130 kernels. The Triton code moves 7: x in and a quarter out; x and a
+quarter in, dx out; x, a and a quarter in, one and a quarter out.
 
 On a CPU the definition is a sequence of PyTorch operations. It pools by a product with a matrix of
 quarters, which is several times faster there than PyTorch's pooling, and saves nothing but x.

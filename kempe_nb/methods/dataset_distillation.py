@@ -50,7 +50,8 @@ class Truncation:
     placement : str
         "full": N = K = T (BPTT). "last": N = T, K = M (truncated). "random length": N = K uniform
         in M..T (random BPTT). "random": N uniform in M..T, K = M (RaT-BPTT). "fixed": N = first +
-        M, K = M. "moving": K = M and N grows from M to T over all outer steps (a curriculum).
+        M, K = M. "moving": K = M and N grows from M to T over all outer steps (a curriculum), to
+        reach T with the last one.
     hold : int
         Outer steps for which a draw is kept. The released code draws once in an epoch.
     first : int

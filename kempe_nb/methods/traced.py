@@ -12,8 +12,9 @@ Here the record is pruned:
 and replayed from then on. Numbers do not change: the same operations run on the same arguments.
 
 What can be recorded: a function of tensors whose operations depend on shapes and dtypes only. A
-branch on a value, or a number drawn from Python's or NumPy's generator, is recorded as it was the
-first time. Tensors from outside keep their place: writing into one is seen, another one is not.
+branch on the value of a tensor is refused; a number drawn from Python's or NumPy's generator is
+recorded as it was the first time. Arguments must keep the layout in memory that they were recorded
+with. Tensors from outside keep their place: writing into one is seen, another one is not.
 """
 
 from collections.abc import Callable

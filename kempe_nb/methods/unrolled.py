@@ -36,6 +36,8 @@ from kempe_nb.methods.traced import Traced
 Tensors = tuple[torch.Tensor, ...]
 #: batch(synthetic, step) returns the data of inner step 0, 1, ...: a differentiable function of the
 #: synthetic data. It is called twice for a step of the window, and must choose the same again.
+#: Every tensor of floats that it returns must depend on the synthetic data: with a constant one in
+#: front of others the derivatives would be taken for the wrong tensors.
 Batch = Callable[[Tensors, int], Tensors]
 
 
@@ -287,7 +289,7 @@ def meta_gradient(
         N and K, with 1 <= K <= N.
     batch : callable, optional
         `batch(synthetic, step)` returns the data of an inner step: a draw of them, or augmented
-        ones. Without it each step takes all.
+        ones. Without it each step takes all. Constants belong into the loss, see `Batch`.
 
     Raises
     ------

@@ -51,7 +51,8 @@ def assert_same(found, expected, tolerance):
         assert one.shape == other.shape and one.dtype == other.dtype
         one, other = one.detach(), other.detach()
         size = float(other.abs().amax()) if other.numel() else 0.0
-        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * size + 1e-15)
+        # Derivatives may vanish; the numbers they are made of have size one, and are rounded.
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * size + 1e-13)
 
 
 # Against the library
