@@ -84,6 +84,29 @@ def _normalised(z, there, EPS: tl.constexpr, PIXELS: tl.constexpr):
 
 
 @triton.jit
+def _before_relu(
+    x,
+    weight,
+    bias,
+    plane,
+    place,
+    there,
+    planes,
+    channels,
+    stride,
+    KIND: tl.constexpr,
+    EPS: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Load the planes; return h, 1 / s, gamma and gamma h + beta."""
+    z = tl.load(x + place, mask=there, other=0.0).to(KIND)
+    h, rs = _normalised(z, there, EPS, PIXELS)
+    gamma = _of_planes(weight, plane, planes, channels, stride, KIND)
+    beta = _of_planes(bias, plane, planes, channels, stride, KIND)
+    return h, rs, gamma, gamma * h + beta
+
+
+@triton.jit
 def forward_kernel(
     out,
     x,
@@ -102,10 +125,11 @@ def forward_kernel(
 ):
     """Write the pooled planes."""
     plane, place, there = _pixels(planes, H, W, PLANES, BH, BW)
-    h, _ = _normalised(tl.load(x + place, mask=there, other=0.0).to(KIND), there, EPS, H * W)
-    gamma = _of_planes(weight, plane, planes, channels, stride, KIND)
-    beta = _of_planes(bias, plane, planes, channels, stride, KIND)
-    active = tl.maximum(gamma * h + beta, 0.0)
+    _, _, _, before = _before_relu(
+        x, weight, bias, plane, place, there, planes, channels, stride, KIND, EPS, H * W
+    )
+    # A plane with NaN stays NaN, as in PyTorch.
+    active = tl.maximum(before, 0.0, propagate_nan=tl.PropagateNan.ALL)
     window, inside = _windows(plane, planes, H, W, BH, BW)
     tl.store(out + window, 0.25 * _pooled(active, PLANES, BH, BW), mask=inside)
 
@@ -132,12 +156,12 @@ def backward_kernel(
 ):
     """Write dx, and one number for each plane of d weight and d bias."""
     plane, place, there = _pixels(planes, H, W, PLANES, BH, BW)
-    h, rs = _normalised(tl.load(x + place, mask=there, other=0.0).to(KIND), there, EPS, H * W)
-    gamma = _of_planes(weight, plane, planes, channels, stride, KIND)
-    beta = _of_planes(bias, plane, planes, channels, stride, KIND)
+    h, rs, gamma, before = _before_relu(
+        x, weight, bias, plane, place, there, planes, channels, stride, KIND, EPS, H * W
+    )
     window, inside = _windows(plane, planes, H, W, BH, BW)
     spread = _spread(tl.load(v + window, mask=inside, other=0.0).to(KIND), PLANES, BH, BW)
-    u = tl.where(gamma * h + beta > 0, 0.25 * spread, 0.0)
+    u = tl.where(before > 0, 0.25 * spread, 0.0)
     total = _plane_sums(u)
     moment = _plane_sums(u * h)
     made = gamma * rs * (u - total / (H * W) - h * (moment / (H * W)))
@@ -172,15 +196,14 @@ def double_backward_kernel(
 ):
     """Write the second derivatives of x, weight and v; the factors are those of the definition."""
     plane, place, there = _pixels(planes, H, W, PLANES, BH, BW)
-    h, rs = _normalised(tl.load(x + place, mask=there, other=0.0).to(KIND), there, EPS, H * W)
-    gamma = _of_planes(weight, plane, planes, channels, stride, KIND)
-    beta = _of_planes(bias, plane, planes, channels, stride, KIND)
+    h, rs, gamma, before = _before_relu(
+        x, weight, bias, plane, place, there, planes, channels, stride, KIND, EPS, H * W
+    )
     p = _of_planes(p, plane, planes, channels, back_stride, KIND)
     q = _of_planes(q, plane, planes, channels, back_stride, KIND)
     window, inside = _windows(plane, planes, H, W, BH, BW)
     spread = _spread(tl.load(v + window, mask=inside, other=0.0).to(KIND), PLANES, BH, BW)
-    active = gamma * h + beta > 0
-    u = tl.where(active, 0.25 * spread, 0.0)
+    u = tl.where(before > 0, 0.25 * spread, 0.0)
     a = tl.load(a + place, mask=there, other=0.0).to(KIND)
     mean_u = _plane_sums(u) / (H * W)
     mean_a = _plane_sums(a) / (H * W)
@@ -194,7 +217,7 @@ def double_backward_kernel(
     made = h * of_h + (u - mean_u) * of_u + (a - mean_a) * of_a
     tl.store(of_x + place, made, mask=there)
     tl.store(of_weight + plane[:, None], aju * (H * W), mask=(plane < planes)[:, None])
-    inner = tl.where(active, (a - mean_a - ah * h) * scale + p * h + q, 0.0)
+    inner = tl.where(before > 0, (a - mean_a - ah * h) * scale + p * h + q, 0.0)
     tl.store(of_v + window, 0.25 * _pooled(inner, PLANES, BH, BW), mask=inside)
 
 

@@ -253,6 +253,12 @@ def test_planes_are_loaded_sixteen_bytes_at_a_time(compiled, name, capability):
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
+def test_relu_keeps_nan(compiled, capability):
+    """The plain maximum of a GPU returns the other number."""
+    assert compiled("planes forward 8", capability).count(r"max\.NaN\.f32")
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
 def test_eps_is_a_float64_in_float64(compiled, capability):
     """1e-5 has these bits; through float32 it would have others."""
     assert compiled("planes double 8 float64", capability).ptx.count("0d3EE4F8B588E368F1")

@@ -66,6 +66,13 @@ def test_the_definition_on_a_gpu():
     torch.testing.assert_close(found, derivatives(composite, inputs), rtol=1e-9, atol=1e-11)
 
 
+def test_nan_stays_in_its_plane():
+    x, weight, bias = draw((2, 2, 8, 8))
+    x[0, 1, 3, 3] = torch.nan
+    bad = triton(x, weight, bias).isnan().flatten(2)
+    assert bad.all(2).tolist() == bad.any(2).tolist() == [[False, True], [False, False]]
+
+
 def test_the_same_bits_twice():
     inputs = draw((100, 128, 16, 16))
     for one, other in zip(derivatives(triton, inputs), derivatives(triton, inputs), strict=True):

@@ -181,6 +181,13 @@ def test_compiled_with_its_first_derivatives():
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-11)
 
 
+def test_nan_stays_in_its_plane():
+    x, weight, bias, *_ = draw(2, 2, 8, 8)
+    x[0, 1, 3, 3] = torch.nan
+    bad = norm_relu_pool(x, weight[0], bias[0], impl="triton").isnan().flatten(2)
+    assert bad.all(2).tolist() == bad.any(2).tolist() == [[False, True], [False, False]]
+
+
 def test_planes_that_do_not_fit_on_chip_are_refused():
     x = torch.zeros(1, 1, 65, 64)
     with pytest.raises(RuntimeError, match=r"\(65, 64\) pixels; on chip there is room for 64 x 64"):
