@@ -33,7 +33,6 @@ quarters, which is several times faster there than PyTorch's pooling, and saves 
 When not to use it: for a forward pass alone, or in forward-mode derivatives; take `composite`.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -41,6 +40,7 @@ import torch
 from torch.nn import functional as F
 
 from kempe_nb.kernels import dispatch
+from kempe_nb.kernels.softmax_hessian import checked_positive
 
 #: Dtypes of images; the low ones are computed with in float32.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -103,7 +103,7 @@ def norm_relu_pool(
     """
     device = dispatch.common_device(x=x, weight=weight, bias=bias)
     _check(x, weight, bias)
-    eps = _checked_eps(eps)
+    eps = checked_positive(eps, "eps")
     implementation = _chosen(str(device), impl, _obstacle(x))
     if implementation == "definition" and torch.compiler.is_compiling():
         # The compiler fuses it, and loses the second derivatives of an autograd.Function.
@@ -209,11 +209,14 @@ class _DoubleBackward(torch.autograd.Function):
         return _folded(_DoubleBackward, info, in_dims, inputs)
 
 
-@torch.compiler.assume_constant_result
 def _chosen(device: str, impl: str | None, obstacle: str | None) -> str:
     """Return the implementation; compiled code keeps the one that was chosen when it was traced."""
     place = torch.device(device)
     return dispatch.choose("norm_relu_pool", place, impl, obstacle=obstacle).implementation
+
+
+# What torch.compiler.assume_constant_result does; that would import the compiler, and Triton.
+_chosen._dynamo_marked_constant = True
 
 
 def _device_code(name: str):
@@ -389,10 +392,3 @@ def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
         if tensor.shape != x.shape[1:2]:
             found = f"{name} has shape {tuple(tensor.shape)}"
             raise ValueError(f"{found}; accepted is [{x.shape[1]}], the channels of x")
-
-
-def _checked_eps(eps: object) -> float:
-    number = isinstance(eps, int | float) and not isinstance(eps, bool)
-    if not (number and 0 < eps < math.inf):
-        raise ValueError(f"eps is {eps!r}; accepted is a positive finite number")
-    return float(eps)

@@ -9,6 +9,7 @@ Everything that is drawn in an outer step comes from the seed and the number of 
 that was interrupted goes on with the same bits, from a file with images, moments and counters.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,12 +21,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from kempe_nb.kernels.dispatch import common_device
 from kempe_nb.kernels.philox import checked_integer
 from kempe_nb.kernels.softmax_hessian import checked_positive
 from kempe_nb.methods.flat_networks import FlatNetwork
 from kempe_nb.methods.unrolled import (
     Adam,
     Loss,
+    MetaGradient,
     Optimiser,
     advance,
     checked_window,
@@ -50,8 +53,8 @@ class Truncation:
     placement : str
         "full": N = K = T (BPTT). "last": N = T, K = M (truncated). "random length": N = K uniform
         in M..T (random BPTT). "random": N uniform in M..T, K = M (RaT-BPTT). "fixed": N = first +
-        M, K = M. "moving": K = M and N grows from M to T over all outer steps (a curriculum), to
-        reach T with the last one.
+        M, K = M. "moving": K = M and N grows from M to T, each value for as many outer steps (a
+        curriculum).
     hold : int
         Outer steps for which a draw is kept. The released code draws once in an epoch.
     first : int
@@ -77,7 +80,7 @@ class Truncation:
         unroll, window = self.unroll, self.window
         rng = np.random.default_rng([seed, outer_step // self.hold, _WINDOW])
         drawn = int(rng.integers(window, unroll + 1))
-        moved = window + (unroll - window) * outer_step // max(outer_steps - 1, 1)
+        moved = window + (unroll - window + 1) * min(outer_step, outer_steps - 1) // outer_steps
         return {
             "full": (unroll, unroll),
             "last": (unroll, window),
@@ -154,6 +157,9 @@ class Settings:
             checked_positive(self.clip, "clip")
         if self.per_class is not None:
             checked_integer(self.per_class, "per_class", 1, 2**31 - 1)
+        if not isinstance(self.truncation, Truncation):
+            kind = type(self.truncation).__name__
+            raise TypeError(f"truncation is a {kind}; accepted is a Truncation")
 
 
 class Record(NamedTuple):
@@ -189,8 +195,9 @@ class Distillation:
     Raises
     ------
     ValueError
-        For classes without a real image, for a class of synthetic images that does not exist, for
-        more images of a class in an inner step than there are, or for shapes that do not fit.
+        For real images that are not floating-point numbers, classes without a real image, a class
+        of synthetic images that does not exist, more images of a class in an inner step than there
+        are, a network with another number of outputs, shapes that do not fit, or two devices.
     """
 
     def __init__(
@@ -204,8 +211,10 @@ class Distillation:
         rates: torch.Tensor | None = None,
     ):
         self.network, self.x, self.y, self.settings = network, x, y, settings
+        common_device(x=x, y=y, images=images, classes=classes)
         self.count = count_classes(x, y)
         _check_synthetic(images, classes, x, self.count, settings.per_class)
+        _check_outputs(network, x, self.count)
         self.classes = classes.clone()
         self.rates = torch.ones(len(images)) if rates is None else _checked_rates(rates, images)
         self.rates = self.rates.to(images).view(-1, *[1] * (images.ndim - 1))
@@ -239,14 +248,20 @@ class Distillation:
         for _ in range(min(steps, self.settings.outer_steps - self.step)):
             yield self._outer_step()
 
-    def meta_gradient(self, step: int | None = None, unroll: int = 0, window: int = 0):
+    def meta_gradient(
+        self, step: int | None = None, unroll: int | None = None, window: int | None = None
+    ) -> MetaGradient:
         """Return the meta-gradient that outer step `step` would take, without taking it.
 
         N and K are those of the step, or the given ones; initial parameters and the real batch
         belong to the step in any case.
         """
         settings, step = self.settings, self.step if step is None else step
-        if not unroll:
+        if (unroll is None) != (window is None):
+            raise ValueError(
+                f"unroll is {unroll} and window {window}; accepted are both of them, or none"
+            )
+        if unroll is None:
             unroll, window = settings.truncation.draw(settings.seed, step, settings.outer_steps)
         generator = torch.Generator(self.x.device).manual_seed(_seed(settings.seed, step, _INITIAL))
         theta = self.network.initial(generator, dtype=self.x.dtype)
@@ -387,8 +402,9 @@ class Distillation:
             **settings,
             **{f"truncation.{name}": value for name, value in truncation.items()},
             "parameters of the network": self.network.size,
+            "network": repr(self.network.module),
             "real images": list(self.x.shape),
-            "sum of the real images": float(self.x.double().sum()),
+            "checksum of the real images and classes": _checksum(self.x, self.y),
             "synthetic images": list(self.images.shape),
             "classes": self.classes.tolist(),
             "rates": self.rates.flatten().tolist(),
@@ -410,6 +426,14 @@ def _loss_of_many(network: FlatNetwork, own: bool) -> Loss:
         in_dims=(0, 0, 0) if own else (0, None, None),
     )
     return Loss(lambda thetas, x, y: each(thetas, x, y).sum(), trace=True)
+
+
+def _checksum(*tensors: torch.Tensor) -> str:
+    """Return the SHA-256 of the bytes of tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 # Seeds of what is drawn in an outer step.
@@ -583,7 +607,19 @@ def _of_each_class(x, y, per_class, choose):
     return images, torch.arange(classes, device=x.device).repeat_interleave(per_class)
 
 
+def _check_outputs(network: FlatNetwork, x: torch.Tensor, count: int) -> None:
+    with torch.no_grad():
+        found = network(torch.zeros(network.size).to(x), x[:1]).shape
+    if found != (1, count):
+        raise ValueError(
+            f"network makes {tuple(found)} of one image and y has {count} classes; accepted is "
+            f"(1, {count})"
+        )
+
+
 def _check_synthetic(images, classes, x, count: int, per_class: int | None) -> None:
+    if not x.is_floating_point():
+        raise ValueError(f"x is {x.dtype}; accepted are floating-point images")
     if images.shape[1:] != x.shape[1:] or images.dtype != x.dtype:
         raise ValueError(
             f"images are {images.dtype} {tuple(images.shape)} and x {x.dtype} {tuple(x.shape)}; "

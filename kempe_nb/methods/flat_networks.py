@@ -92,12 +92,19 @@ class FlatNetwork:
     Raises
     ------
     ValueError
-        If a module normalises by the batch and keeps running means: its output would depend on
-        what was computed before, and the inner loop would not be a function of its parameters.
+        If a module normalises by the batch and keeps running means, or drops units at random: its
+        output would depend on what was computed before, and the inner loop would not be a function
+        of its parameters.
     """
 
     def __init__(self, module: nn.Module):
         for name, child in module.named_modules():
+            if isinstance(child, nn.modules.dropout._DropoutNd) and child.training and child.p:
+                raise ValueError(
+                    f"module has {type(child).__name__} {name!r} in training mode: a step that is "
+                    "computed again would drop other units; accepted are networks without, or "
+                    "with dropout in eval mode"
+                )
             if isinstance(child, nn.modules.batchnorm._BatchNorm) and (
                 child.training or not child.track_running_stats
             ):

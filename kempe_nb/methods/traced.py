@@ -13,8 +13,8 @@ and replayed from then on. Numbers do not change: the same operations run on the
 
 What can be recorded: a function of tensors whose operations depend on shapes and dtypes only. A
 branch on the value of a tensor is refused; a number drawn from Python's or NumPy's generator is
-recorded as it was the first time. Arguments must keep the layout in memory that they were recorded
-with. Tensors from outside keep their place: writing into one is seen, another one is not.
+recorded as it was the first time. Tensors from outside keep their place: writing into one is seen,
+another one is not.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _BACKWARD_OF_CONVOLUTION = torch.ops.aten.convolution_backward.default
 
 
 class Traced:
-    """A function of tensors that is recorded for each shape of its arguments, and replayed.
+    """A function of tensors that is recorded for each layout of its arguments, and replayed.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Traced:
         self._records: dict[tuple, GraphModule] = {}
 
     def __call__(self, *tensors: torch.Tensor):
-        key = tuple((each.shape, each.dtype, each.device) for each in tensors)
+        key = tuple((each.shape, each.stride(), each.dtype, each.device) for each in tensors)
         tensors = tuple(each.detach() for each in tensors)
         if key not in self._records:
             self._records[key] = record(self.function, *tensors)

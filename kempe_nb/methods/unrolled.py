@@ -36,8 +36,6 @@ from kempe_nb.methods.traced import Traced
 Tensors = tuple[torch.Tensor, ...]
 #: batch(synthetic, step) returns the data of inner step 0, 1, ...: a differentiable function of the
 #: synthetic data. It is called twice for a step of the window, and must choose the same again.
-#: Every tensor of floats that it returns must depend on the synthetic data: with a constant one in
-#: front of others the derivatives would be taken for the wrong tensors.
 Batch = Callable[[Tensors, int], Tensors]
 
 
@@ -289,7 +287,7 @@ def meta_gradient(
         N and K, with 1 <= K <= N.
     batch : callable, optional
         `batch(synthetic, step)` returns the data of an inner step: a draw of them, or augmented
-        ones. Without it each step takes all. Constants belong into the loss, see `Batch`.
+        ones. Without it each step takes all.
 
     Raises
     ------
@@ -366,8 +364,15 @@ def adjoint_steps(
         data = batch(synthetic, before.step) if batch else synthetic
         of_state, *contribution = inner.products(q, before.theta, *data)
         if batch:
-            drawn = [each for each in data if each.requires_grad]
-            contribution = torch.autograd.grad(drawn, floats, contribution, materialize_grads=True)
+            parts = zip((d for d in data if d.is_floating_point()), contribution, strict=True)
+            # A batch may hold constants beside what it drew.
+            drawn = [(own, part) for own, part in parts if own.requires_grad]
+            contribution = torch.autograd.grad(
+                [own for own, _ in drawn],
+                floats,
+                [part for _, part in drawn],
+                materialize_grads=True,
+            )
         of_theta = of_theta + of_state
         yield AdjointStep(before.step, of_theta, tuple(contribution))
 

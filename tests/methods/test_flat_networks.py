@@ -103,6 +103,14 @@ def test_batch_normalisation_in_eval_mode_is_taken():
         network.initial(generator())
 
 
+def test_dropout_in_training_mode_is_refused():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    with pytest.raises(ValueError, match="Dropout '1' in training mode: a step that is computed"):
+        FlatNetwork(module)
+    assert FlatNetwork(module.eval()).size == 20
+    assert FlatNetwork(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0))).size == 20
+
+
 def test_bad_input_is_named():
     network = FlatNetwork(perceptron((4, 2)))
     with pytest.raises(ValueError, match=r"theta has shape \(3,\); accepted is \[..., 10\]"):

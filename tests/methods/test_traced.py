@@ -34,6 +34,13 @@ def test_each_shape_and_dtype_is_recorded_once():
     assert len(calls) == 3
 
 
+def test_each_layout_in_memory_is_recorded_by_itself():
+    traced = Traced(lambda x: x.view(-1) if x.is_contiguous() else x.reshape(-1))
+    x = torch.arange(6.0).view(2, 3)
+    for each in (x, x.T.contiguous().T, x.T.contiguous().T, x):
+        assert torch.equal(traced(each), x.flatten())
+
+
 def test_repetitions_are_merged():
     module = record(lambda x: x.exp() + x.exp() * x.exp(), torch.ones(3))
     assert sum("exp" in name for name in targets(module)) == 1
@@ -61,6 +68,17 @@ def test_what_changes_memory_is_left_in_its_order():
         return before, y.sum()
 
     before, after = record(function, torch.ones(3))(torch.ones(3))
+    assert (before, after) == (3, 6)
+
+    def through_a_view(x):
+        y = x.clone()
+        view = y.view(-1)
+        before = view.sum()
+        y.mul_(2)
+        return before, view.sum()
+
+    # Merged, the second sum would be the first one.
+    before, after = record(through_a_view, torch.ones(3))(torch.ones(3))
     assert (before, after) == (3, 6)
 
 

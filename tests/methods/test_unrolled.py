@@ -214,6 +214,34 @@ def test_batches_of_the_synthetic_data_are_differentiated():
         assert relative(found.gradients, expected.gradients) < 1e-10
 
 
+@pytest.mark.parametrize("trace", [False, True], ids=["eager", "traced"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_batch_may_hold_constants_at_any_place(place, trace):
+    problem = Problem()
+    anchor = torch.full((4, 1), 0.5, dtype=torch.float64)
+
+    def loss(theta, *data):
+        data = list(data)
+        weight = data.pop(place)
+        return problem.inner(theta, data[0] * weight, data[1])
+
+    def batch(synthetic, step):
+        data = [each[step : step + 4] for each in synthetic]
+        data.insert(place, anchor * (1 + step))
+        return tuple(data)
+
+    outer = Loss(problem.outer).on()
+    found, expected = (
+        way(
+            *(Loss(loss, trace=trace), outer, problem.synthetic, problem.theta),
+            *(Adam(0.01), 5, 4),
+            batch=batch,
+        )
+        for way in (meta_gradient, meta_gradient_by_autograd)
+    )
+    assert relative(found.gradients, expected.gradients) < 1e-10
+
+
 def test_classes_as_integers_are_data_without_a_derivative():
     problem = Problem()
     classes = torch.arange(10) % 3
