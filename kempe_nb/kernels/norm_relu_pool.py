@@ -64,11 +64,12 @@ def norm_relu_pool(
     """Return avg_pool2d(relu(instance_norm(x) weight + bias), 2).
 
     It can be differentiated any number of times backwards, by autograd and under `torch.func`, also
-    within `vmap`. First and second derivatives are closed forms; from the third on autograd
-    differentiates these. Forward-mode derivatives are not implemented. `torch.compile` takes
-    `composite` in place of the definition, and fuses it; for second derivatives call
-    `torch.func.vjp` or `grad` inside the compiled function. The Triton code can be compiled into a
-    larger function with its first derivatives; PyTorch 2.13 loses the second ones there.
+    within `torch.func.vmap` (but not with `is_grads_batched=True`, which knows fewer operations).
+    First and second derivatives are closed forms; from the third on autograd differentiates these.
+    Forward-mode derivatives are not implemented. `torch.compile` takes `composite` in place of the
+    definition, and fuses it; for second derivatives call `torch.func.vjp` or `grad` inside the
+    compiled function. The Triton code can be compiled into a larger function with its first
+    derivatives; PyTorch 2.13 loses the second ones there.
 
     Parameters
     ----------
@@ -241,8 +242,14 @@ def _folded(function, info, in_dims, inputs):
 
 
 def _low_precision_aside(function, *tensors, eps):
-    """Call a function in float32 where the dtype is lower, and return the dtype as it was."""
-    dtype = tensors[0].dtype
+    """Call a function in float32 where the dtype is lower, and return the dtype as it was.
+
+    Autocast would lower the products with matrices again.
+    """
+    dtype, place = tensors[0].dtype, tensors[0].device.type
+    if torch.is_autocast_enabled(place):
+        with torch.autocast(place, enabled=False):
+            return _low_precision_aside(function, *tensors, eps=eps)
     if dtype in (torch.float32, torch.float64):
         return function(*tensors, eps)
     made = function(*(each.float() for each in tensors), eps)
@@ -358,12 +365,23 @@ def _unpool(v, height, width):
     return F.pad(spread, (0, width - spread.shape[3], 0, height - spread.shape[2]))
 
 
-@lru_cache(maxsize=64)
 def _quarters(height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return the matrix of 2 x 2 pooling, [pixels, pooled pixels]; for a height of 1, of one row.
+    """Return the matrix of 2 x 2 pooling, [pixels, pooled pixels], or for one row alone."""
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None:
+        return _kept_quarters(height, width, dtype)
+    # Among fake tensors it is a fake one, too, and must not be kept.
+    return _made_quarters(height, width, dtype)
 
-    It comes from NumPy: what PyTorch computes while something is traced belongs to the trace.
-    """
+
+@lru_cache(maxsize=64)
+def _kept_quarters(height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the matrix, always the same tensor: a record of operations holds it once."""
+    with torch.inference_mode(False):
+        return _made_quarters(height, width, dtype)
+
+
+def _made_quarters(height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Make the matrix in NumPy: what PyTorch computes during a trace belongs to the trace."""
     rows, columns = max(height // 2, 1), width // 2
     matrix = np.zeros((height, width, rows, columns), _NUMPY[dtype])
     for i in range(min(height, 2 * rows)):

@@ -54,7 +54,7 @@ class Truncation:
         "full": N = K = T (BPTT). "last": N = T, K = M (truncated). "random length": N = K uniform
         in M..T (random BPTT). "random": N uniform in M..T, K = M (RaT-BPTT). "fixed": N = first +
         M, K = M. "moving": K = M and N grows from M to T, each value for as many outer steps (a
-        curriculum).
+        curriculum; with fewer outer steps than values, some are left out).
     hold : int
         Outer steps for which a draw is kept. The released code draws once in an epoch.
     first : int
@@ -68,12 +68,17 @@ class Truncation:
     first: int = 0
 
     def __post_init__(self):
-        checked_window(self.unroll, self.window)
+        unroll, window = checked_window(self.unroll, self.window)
         if self.placement not in PLACEMENTS:
             accepted = ", ".join(map(repr, PLACEMENTS))
             raise ValueError(f"placement is {self.placement!r}; accepted are {accepted}")
-        checked_integer(self.hold, "hold", 1, 2**31 - 1)
-        checked_integer(self.first, "first", 0, self.unroll - self.window)
+        _set(
+            self,
+            unroll=unroll,
+            window=window,
+            hold=checked_integer(self.hold, "hold", 1, 2**31 - 1),
+            first=checked_integer(self.first, "first", 0, unroll - window),
+        )
 
     def draw(self, seed: int, outer_step: int, outer_steps: int) -> tuple[int, int]:
         """Return N and K of an outer step, counted from 0; the same for the same arguments."""
@@ -148,18 +153,24 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("outer_lr", "label_lr"):
-            checked_positive(getattr(self, name), name)
-        for name in ("outer_steps", "real_batch"):
-            checked_integer(getattr(self, name), name, 1, 2**31 - 1)
-        checked_integer(self.seed, "seed", 0, 2**32 - 1)
-        if self.clip is not None:
-            checked_positive(self.clip, "clip")
-        if self.per_class is not None:
-            checked_integer(self.per_class, "per_class", 1, 2**31 - 1)
         if not isinstance(self.truncation, Truncation):
             kind = type(self.truncation).__name__
             raise TypeError(f"truncation is a {kind}; accepted is a Truncation")
+        _set(self, seed=checked_integer(self.seed, "seed", 0, 2**32 - 1))
+        for name in ("decay", "learn_labels", "flip_and_rotate"):
+            _set(self, **{name: bool(getattr(self, name))})
+        for name in ("outer_lr", "label_lr", "clip"):
+            if name != "clip" or self.clip is not None:
+                _set(self, **{name: checked_positive(getattr(self, name), name)})
+        for name in ("outer_steps", "real_batch", "per_class"):
+            if name != "per_class" or self.per_class is not None:
+                _set(self, **{name: checked_integer(getattr(self, name), name, 1, 2**31 - 1)})
+
+
+def _set(frozen: Truncation | Settings, **values) -> None:
+    """Keep checked values, which are Python's own numbers: a checkpoint holds no others."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
 
 
 class Record(NamedTuple):
@@ -226,6 +237,7 @@ class Distillation:
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.step, self.mean_norm = 0, 0.0
         self.loss = _loss_of(network)
+        self._start = _checksum(images)
 
     @property
     def images(self) -> torch.Tensor:
@@ -245,7 +257,9 @@ class Distillation:
         FloatingPointError
             If a meta-gradient is not finite. The images stay those of the step before.
         """
-        for _ in range(min(steps, self.settings.outer_steps - self.step)):
+        for _ in range(steps):
+            if self._done:
+                return
             yield self._outer_step()
 
     def meta_gradient(
@@ -300,9 +314,15 @@ class Distillation:
         Raises
         ------
         ValueError
-            If the file belongs to another configuration; the first difference is named.
+            If the file is no checkpoint, or belongs to another configuration; the first difference
+            is named. Nothing has changed then.
         """
         state = torch.load(Path(path), map_location=self.x.device, weights_only=True)
+        if not isinstance(state, dict) or state.keys() != set(_IN_A_CHECKPOINT):
+            raise ValueError(
+                f"{path} holds something else; accepted is a checkpoint, with "
+                f"{', '.join(_IN_A_CHECKPOINT)}"
+            )
         own, other = self._configuration(), state["configuration"]
         for name in own | other:
             if own.get(name) != other.get(name):
@@ -328,9 +348,12 @@ class Distillation:
             Called with the record of each step.
         """
         every = checked_integer(every, "every", 1, 2**31 - 1)
+        saved = "none"
+        if path is not None and not Path(path).parent.is_dir():
+            raise FileNotFoundError(f"path is {path}; accepted is a file in a folder that exists")
         if path is not None and Path(path).exists():
             self.resume(path)
-        saved = f"step {self.step} in {path}" if path is not None and self.step else "none"
+            saved = f"step {self.step} in {path}"
         while self.step < self.settings.outer_steps:
             try:
                 record = self._outer_step()
@@ -357,29 +380,32 @@ class Distillation:
                 f"the meta-gradient of outer step {step} (N = {unroll}, K = {window}) is not "
                 f"finite; the images are those after {step} steps"
             )
-        self.mean_norm = 0.9 * self.mean_norm + 0.1 * norm if step else norm
+        mean_norm = 0.9 * self.mean_norm + 0.1 * norm if step else norm
         factor = 1.0
-        if settings.clip is not None and norm > settings.clip * self.mean_norm:
-            factor = settings.clip * self.mean_norm / norm
+        if settings.clip is not None and norm > settings.clip * mean_norm:
+            factor = settings.clip * mean_norm / norm
         # Labels are not clipped.
-        self._update(0, gradients[0] * factor, settings.outer_lr, self.rates)
+        moved = [self._moved(0, gradients[0] * factor, settings.outer_lr, self.rates)]
         if settings.learn_labels:
-            self._update(1, gradients[1], settings.label_lr, self.rates.view(-1, 1))
-            self.parameters[1].clamp_(min=0)
-        self.step += 1
+            moved.append(self._moved(1, gradients[1], settings.label_lr, self.rates.view(-1, 1)))
+            moved[1][0].clamp_(min=0)
+        # Whoever interrupts finds the step done, or not begun.
+        self.parameters, self.moments, self.mean_norm, self.step = (
+            *map(list, zip(*moved, strict=True)),
+            mean_norm,
+            step + 1,
+        )
         return Record(step, float(made.outer_loss), norm, factor, unroll, window)
 
-    def _update(self, index: int, gradient, rate: float, rates: torch.Tensor) -> None:
-        """Move a parameter by Adam; each image has a rate of its own."""
+    def _moved(self, index: int, gradient, rate: float, rates: torch.Tensor):
+        """Return a parameter after a step of Adam, and its moments."""
         if self.settings.decay:
             rate *= (1 + np.cos(np.pi * self.step / self.settings.outer_steps)) / 2
-        outer = Adam(1.0)
-        moved, self.moments[index] = outer.step(
+        before = self.parameters[index]
+        moved, moments = Adam(1.0).step(
             torch.zeros_like(gradient), self.moments[index], gradient, self.step + 1
         )
-        self.parameters[index] = torch.where(
-            rates > 0, self.parameters[index] + rate * rates * moved, self.parameters[index]
-        )
+        return torch.where(rates > 0, before + rate * rates * moved, before), moments
 
     def _batch(self, outer_step: int):
         """Return the function that chooses and augments the data of an inner step, if any."""
@@ -403,9 +429,11 @@ class Distillation:
             **{f"truncation.{name}": value for name, value in truncation.items()},
             "parameters of the network": self.network.size,
             "network": repr(self.network.module),
+            "checksum of the network's buffers": _checksum(*self.network.module.buffers()),
             "real images": list(self.x.shape),
             "checksum of the real images and classes": _checksum(self.x, self.y),
             "synthetic images": list(self.images.shape),
+            "checksum of the synthetic images at the start": self._start,
             "classes": self.classes.tolist(),
             "rates": self.rates.flatten().tolist(),
         }
@@ -436,6 +464,8 @@ def _checksum(*tensors: torch.Tensor) -> str:
     return found.hexdigest()
 
 
+# What a checkpoint holds.
+_IN_A_CHECKPOINT = ("configuration", "step", "mean_norm", "parameters", "moments")
 # Seeds of what is drawn in an outer step.
 _WINDOW, _INITIAL, _REAL, _INNER = range(4)
 
@@ -451,7 +481,10 @@ def inner_batches(
     flip_and_rotate: bool = False,
     seed: Sequence[int] = (0,),
 ):
-    """Return `batch(synthetic, step)`: images of each class, drawn anew in each step, augmented."""
+    """Return `batch(synthetic, step)`: images of each class, drawn anew in each step, augmented.
+
+    For one set, images [n, ...], not for many at once.
+    """
     places = [torch.nonzero(classes == c).flatten() for c in classes.unique()]
 
     def batch(synthetic, step):
@@ -474,13 +507,18 @@ def flip_or_rotate(images: torch.Tensor, rng: np.random.Generator) -> torch.Tens
     Either each image is mirrored with probability 1/2, or each is rotated by an angle uniform in
     +- 15 degrees (bilinear, zero outside); a draw decides which. Differentiable in the images.
     """
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}; accepted is [N, C, H, W]")
     count, place = len(images), {"dtype": images.dtype, "device": images.device}
     if rng.random() < 0.5:
         mirrored = torch.as_tensor(rng.random(count) < 0.5, device=images.device)
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
     angles = torch.as_tensor(np.deg2rad(rng.uniform(-15, 15, count)), **place)
     zero, cos, sin = torch.zeros_like(angles), angles.cos(), angles.sin()
-    matrices = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    # The grid reaches from -1 to 1 in both directions, whatever the sides.
+    aspect = images.shape[2] / images.shape[3]
+    entries = [cos, -sin * aspect, zero, sin / aspect, cos, zero]
+    matrices = torch.stack(entries, 1).view(-1, 2, 3)
     grid = F.affine_grid(matrices, images.shape, align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -532,9 +570,10 @@ def count_classes(x: torch.Tensor, y: torch.Tensor) -> int:
     present = y.unique().tolist()
     missing = sorted(set(range(max(present) + 1)) - set(present))
     if missing or present[0] < 0:
+        lacking = f" and no image of {missing}" if missing else ""
         raise ValueError(
-            f"y has classes {present[0]} to {present[-1]} and no image of {missing}; accepted are "
-            "classes from 0 on with at least one image each"
+            f"y has classes {present[0]} to {present[-1]}{lacking}; accepted are classes from 0 on "
+            "with at least one image each"
         )
     return len(present)
 
@@ -644,7 +683,7 @@ def _check_synthetic(images, classes, x, count: int, per_class: int | None) -> N
 
 
 def _checked_rates(rates: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    rates = torch.as_tensor(rates)
+    rates = torch.as_tensor(rates).to(images)
     if rates.shape != (len(images),) or not ((rates >= 0) & rates.isfinite()).all():
         raise ValueError(
             f"rates are {rates.tolist()}; accepted is a number from 0 on for each of the "
@@ -678,7 +717,7 @@ def train(
     checkpoints : sequence of int
         Numbers of steps, increasing.
     batch : callable, optional
-        `batch((images, labels), step)`; see `inner_batches`.
+        `batch((images, labels), step)`; see `inner_batches`. For one set, not for many.
 
     Returns
     -------
@@ -691,6 +730,8 @@ def train(
             f"images hold {len(images)} sets and thetas {len(thetas)} networks; accepted is one "
             "set for each network, or one for all"
         )
+    if own and batch is not None:
+        raise ValueError("batch is given for a set for each network; accepted is one set for all")
     if list(checkpoints) != sorted(set(checkpoints)) or min(checkpoints, default=0) < 1:
         raise ValueError(f"checkpoints are {checkpoints}; accepted are increasing steps from 1 on")
     loss = _loss_of_many(network, own)
@@ -706,6 +747,8 @@ def accuracies(
     network: FlatNetwork, thetas: torch.Tensor, x: torch.Tensor, y: torch.Tensor, chunk: int = 500
 ) -> torch.Tensor:
     """Return the share of right answers of each network, float64 [V]."""
+    if not len(y) or len(x) != len(y):
+        raise ValueError(f"x has {len(x)} images and y {len(y)} classes; accepted is one for each")
     right = torch.zeros(len(thetas), dtype=torch.float64)
     logits = torch.func.vmap(network, in_dims=(0, None))
     for images, classes in zip(x.split(chunk), y.split(chunk), strict=True):

@@ -5,6 +5,7 @@ f(theta, x) of one vector theta [P], or of many, [V, P]. The modules are ordinar
 `FlatNetwork` cuts theta into their parameters.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from kempe_nb.kernels.norm_relu_pool import norm_relu_pool
+from kempe_nb.kernels.philox import checked_integer
 
 #: Layers that PyTorch initialises uniformly in +- 1 / sqrt(inputs of a unit), weights and biases.
 UNIFORM = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -52,8 +54,10 @@ def convnet(
     Raises
     ------
     ValueError
-        If the image is too small for so many poolings.
+        If depth or width are below one, or the image is too small for so many poolings.
     """
+    depth = checked_integer(depth, "depth", 1, 30)
+    width = checked_integer(width, "width", 1, 2**31 - 1)
     channels, height, width_of_image = image
     if min(height, width_of_image) < 2**depth:
         raise ValueError(
@@ -81,40 +85,56 @@ def perceptron(widths: Sequence[int], *, activation: type[nn.Module] = nn.ReLU) 
     return nn.Sequential(*layers[:-1])
 
 
+def _draws_at_random(child: nn.Module) -> bool:
+    if isinstance(child, nn.modules.dropout._DropoutNd):
+        return child.p > 0
+    if isinstance(child, nn.MultiheadAttention | nn.RNNBase):
+        return child.dropout > 0
+    return isinstance(child, nn.RReLU)
+
+
+def _keeps_means(child: nn.Module) -> bool:
+    if isinstance(child, nn.modules.instancenorm._InstanceNorm):
+        return child.training and child.track_running_stats
+    if isinstance(child, nn.modules.batchnorm._BatchNorm):
+        return child.training or not child.track_running_stats
+    return False
+
+
 class FlatNetwork:
     """A module as a function of one parameter vector and of images.
 
     Parameters
     ----------
     module : nn.Module
-        Its own parameters serve for names and shapes alone.
+        Is copied; its own parameters serve for names and shapes alone. Modules of your own must
+        compute the same from the same parameters and images; nothing can be checked there.
 
     Raises
     ------
     ValueError
-        If a module normalises by the batch and keeps running means, or drops units at random: its
+        If a module of PyTorch normalises by the batch, keeps running means, or draws at random: its
         output would depend on what was computed before, and the inner loop would not be a function
         of its parameters.
     """
 
     def __init__(self, module: nn.Module):
         for name, child in module.named_modules():
-            if isinstance(child, nn.modules.dropout._DropoutNd) and child.training and child.p:
+            if child.training and _draws_at_random(child):
                 raise ValueError(
                     f"module has {type(child).__name__} {name!r} in training mode: a step that is "
-                    "computed again would drop other units; accepted are networks without, or "
-                    "with dropout in eval mode"
+                    "computed again would drop other units; accepted are networks that draw "
+                    "nothing, or with such modules in eval mode"
                 )
-            if isinstance(child, nn.modules.batchnorm._BatchNorm) and (
-                child.training or not child.track_running_stats
-            ):
+            if _keeps_means(child):
                 raise ValueError(
                     f"module has {type(child).__name__} {name!r} in training mode: each step of an "
-                    "unrolled loop would change its running means and mix the images of a batch, "
+                    "unrolled loop would change its running means or mix the images of a batch, "
                     "so that no state of theta alone determines the next; accepted are networks "
                     "with instance or group normalisation, or with BatchNorm in eval mode"
                 )
-        self.module = module
+        # Whoever changes the mode of the module later changes another one.
+        self.module = copy.deepcopy(module)
         self.names = [name for name, _ in module.named_parameters()]
         self.shapes = [p.shape for p in module.parameters()]
         self.sizes = [p.numel() for p in module.parameters()]

@@ -12,9 +12,10 @@ Here the record is pruned:
 and replayed from then on. Numbers do not change: the same operations run on the same arguments.
 
 What can be recorded: a function of tensors whose operations depend on shapes and dtypes only. A
-branch on the value of a tensor is refused; a number drawn from Python's or NumPy's generator is
+branch on the value of a tensor is refused, and so is an operation whose result has a shape that
+depends on values, like indexing with a mask; a number drawn from Python's or NumPy's generator is
 recorded as it was the first time. Tensors from outside keep their place: writing into one is seen,
-another one is not.
+another one is not. The first call computes twice: to record, and to replay.
 """
 
 from collections.abc import Callable
@@ -41,6 +42,8 @@ class Traced:
 
     def __call__(self, *tensors: torch.Tensor):
         key = tuple((each.shape, each.stride(), each.dtype, each.device) for each in tensors)
+        # The casts of autocast are recorded, too.
+        key += tuple(torch.get_autocast_dtype(kind) for kind in _autocast(tensors))
         tensors = tuple(each.detach() for each in tensors)
         if key not in self._records:
             self._records[key] = record(self.function, *tensors)
@@ -51,6 +54,7 @@ class Traced:
 def record(function: Callable, *tensors: torch.Tensor) -> GraphModule:
     """Return the operations of `function(*tensors)`, pruned, as something that can be called."""
     module = make_fx(function)(*tensors)
+    _refuse_shapes_that_depend_on_values(module.graph)
     if not any(_changes_something(node) for node in module.graph.nodes):
         merge_repetitions(module.graph)
     drop_unused_convolutions(module.graph)
@@ -83,6 +87,26 @@ def drop_unused_convolutions(graph: Graph) -> None:
             node.args = (*node.args[:10], wanted)
 
 
+def _autocast(tensors) -> list[str]:
+    """Return the kinds of devices, among those of the tensors, for which autocast is on."""
+    kinds = {each.device.type for each in tensors}
+    return [kind for kind in sorted(kinds) if torch.is_autocast_enabled(kind)]
+
+
+def _refuse_shapes_that_depend_on_values(graph: Graph) -> None:
+    for node in graph.nodes:
+        if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+            continue
+        if node.target is torch.ops.aten.index.Tensor:
+            places = [each.meta["val"].dtype for each in node.args[1] if each is not None]
+            if torch.bool not in places and torch.uint8 not in places:
+                continue
+        raise ValueError(
+            f"function has the operation {node.target}, whose result has a shape that depends on "
+            "values; accepted are operations whose shapes do not"
+        )
+
+
 def _changes_something(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
@@ -93,9 +117,12 @@ def _draws(node: Node) -> bool:
 
 
 def _frozen(value):
-    """Return arguments as something that can be looked up; numbers of two types stay apart."""
+    """Return arguments as something that can be looked up.
+
+    Numbers of two types stay apart, and so do 0.0 and -0.0.
+    """
     if isinstance(value, list | tuple):
         return tuple(map(_frozen, value))
     if isinstance(value, dict):
         return tuple((key, _frozen(each)) for key, each in sorted(value.items()))
-    return value if isinstance(value, Node) else (type(value), value)
+    return value if isinstance(value, Node) else (type(value), repr(value))

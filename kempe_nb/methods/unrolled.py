@@ -85,8 +85,10 @@ class Loss:
             data = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in data)
             loss = self.loss(theta, *data)
             (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-            floats = [each for each in data if each.requires_grad]
-            return list(torch.autograd.grad(gradient, (theta, *floats), q, materialize_grads=True))
+            wanted = theta, *(each for each in data if each.requires_grad)
+            if not gradient.requires_grad:  # the loss is linear in theta, and knows no data
+                return [torch.zeros_like(each) for each in wanted]
+            return list(torch.autograd.grad(gradient, wanted, q, materialize_grads=True))
 
 
 class LossOn(NamedTuple):
@@ -183,6 +185,8 @@ class Adam:
     def __post_init__(self):
         checked_positive(self.lr, "lr")
         checked_positive(self.eps, "eps")
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise ValueError(f"betas is {self.betas!r}; accepted is a tuple of two numbers")
         for name, beta in zip(("betas[0]", "betas[1]"), self.betas, strict=True):
             _check_fraction(beta, name)
 
@@ -444,8 +448,9 @@ def _check(inner, outer, synthetic: object, theta: torch.Tensor, optimiser: obje
             f"{[getattr(d, 'dtype', type(d).__name__) for d in synthetic]}; accepted is a tuple of "
             "tensors, at least one of floating-point numbers"
         )
-    if not theta.is_floating_point():
-        raise TypeError(f"theta is {theta.dtype}; accepted are floating-point parameters")
+    if not (isinstance(theta, torch.Tensor) and theta.is_floating_point()):
+        found = getattr(theta, "dtype", type(theta).__name__)
+        raise TypeError(f"theta is {found}; accepted is a tensor of floating-point parameters")
 
 
 def _check_fraction(value: object, name: str) -> None:

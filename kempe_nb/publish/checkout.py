@@ -11,17 +11,22 @@ import tempfile
 from pathlib import Path
 
 
-def commit(folder: Path) -> str:
-    """Return the short commit of the checkout, marked where files differ from it."""
+def commit(folder: Path, *, without: tuple[str, ...] = ()) -> str:
+    """Return the short commit of the checkout, marked "-dirty" where tracked files differ from it.
+
+    Changes below the paths `without`, relative to the top of the checkout, are no difference.
+    """
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        name = _git(folder, "describe", "--always", "--exclude=*")
+        rest = [f":(top,exclude){path}" for path in without]
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *rest)
+        return f"{name}-dirty" if changed else name
     return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    found = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
 
 
 def write_atomically(path: Path, content: bytes, workshop: Path | None = None) -> None:

@@ -328,7 +328,8 @@ def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes
         "device": facts.get("device", "unknown"),
         "cores": os.cpu_count(),
         "versions": versions(),
-        "commit": commit(Path(cwd)) if os.path.isdir(cwd) else "unknown",
+        # A table that was written a minute ago is no part of what this run computes from.
+        "commit": commit(Path(cwd), without=("book/results",)) if os.path.isdir(cwd) else "unknown",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
