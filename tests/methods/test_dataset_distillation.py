@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
+from kempe_nb.methods import dataset_distillation
 from kempe_nb.methods.dataset_distillation import (
     ZCA,
     Distillation,
@@ -148,12 +149,111 @@ def test_the_meta_gradient_is_that_of_autograd_on_the_batch_of_the_step():
     torch.testing.assert_close(made_.gradients, expected.gradients, rtol=1e-9, atol=1e-14)
 
 
-def test_steps_draw_their_own_parameters_and_batches():
-    run = made()
-    one, again = run.meta_gradient(0, 4, 4), run.meta_gradient(0, 4, 4)
-    other = run.meta_gradient(1, 4, 4)
-    assert torch.equal(one.gradients[0], again.gradients[0])
-    assert not torch.equal(one.theta, other.theta)
+def drawn(monkeypatch, run, step):
+    """Return what outer step `step` draws: parameters, real images, those of two inner steps."""
+    seen = []
+
+    def record(inner, outer, synthetic, theta, optimiser, unroll, window, *, batch):
+        data = [batch(synthetic, inner_step)[0] for inner_step in (0, 1)]
+        seen.extend([theta, outer.data[0], *data])
+
+    monkeypatch.setattr(dataset_distillation, "meta_gradient", record)
+    run.meta_gradient(step)
+    return [each.clone() for each in seen]
+
+
+def test_seed_and_step_decide_on_all_that_is_drawn(monkeypatch):
+    kinds = {"per_class": 2, "images_per_class": 6}
+    first, again, next_step, other_seed = (
+        drawn(monkeypatch, made(seed=seed, **kinds), step)
+        for seed, step in ((0, 3), (0, 3), (0, 4), (1, 3))
+    )
+    assert all(map(torch.equal, first, again))
+    for other in (next_step, other_seed):
+        assert not any(map(torch.equal, first, other))
+    assert not torch.equal(first[2], first[3])
+
+
+def test_real_and_synthetic_batches_are_augmented(monkeypatch):
+    kinds = {"per_class": 2, "images_per_class": 6}
+    _, *plain = drawn(monkeypatch, made(**kinds), 0)
+    _, *changed = drawn(monkeypatch, made(flip_and_rotate=True, **kinds), 0)
+    for before, after in zip(plain, changed, strict=True):
+        same = (before == after).flatten(1).all(1)
+        mirrored = (before == after.flip(3)).flatten(1).all(1)
+        assert not same.all()
+        # Mirrored or left alone, or else every image is turned.
+        assert (same | mirrored).all() or not same.any()
+
+
+def test_a_run_is_what_torch_makes_of_its_meta_gradients(monkeypatch):
+    """Clip, rates of images, labels with a rate of their own and without the clip."""
+    rates = torch.tensor([0.5, 1.0, 0.5, 1.0, 0.5, 1.0])
+    run = made(rates=rates, learn_labels=True, label_lr=0.03, clip=0.9)
+    images, labels = run.images.clone(), run.labels.clone()
+    theirs = [each[None].clone().requires_grad_() for part in (images, labels) for each in part]
+    lrs = [0.1 * rate for rate in rates] + [0.03 * rate for rate in rates]
+    groups = [{"params": [p], "lr": float(lr)} for p, lr in zip(theirs, lrs, strict=True)]
+    optimiser, mean, cut = torch.optim.Adam(groups), None, 0
+    for step in range(12):
+        of_images, of_labels = run.meta_gradient(step).gradients
+        norm = float(of_images.norm())
+        mean = norm if mean is None else 0.9 * mean + 0.1 * norm
+        cut += norm > 0.9 * mean
+        of_images = of_images * min(1.0, 0.9 * mean / norm)
+        for own, gradient in zip(theirs, (*of_images, *of_labels), strict=True):
+            own.grad = gradient[None].clone()
+        optimiser.step()
+        with torch.no_grad():
+            for own in theirs[6:]:
+                own.clamp_(min=0)
+        list(run.advance())
+        torch.testing.assert_close(run.images, torch.cat(theirs[:6]).detach())
+        torch.testing.assert_close(run.labels, torch.cat(theirs[6:]).detach())
+    assert 3 < cut < 12
+
+
+def test_the_images_of_the_caller_stay_as_they_are():
+    x, y = real()
+    images, classes = noise((1, 4, 4), 3, 2, generator())
+    before = images.clone(), x.clone()
+    run = Distillation(NETWORK, x, y, images, classes, Settings(RAT, outer_lr=0.1, clip=0.1))
+    list(run.advance(3))
+    assert torch.equal(images, before[0]) and torch.equal(x, before[1])
+    run = Distillation(NETWORK, x, y, images, classes, Settings(RAT, outer_lr=0.1, clip=0.1))
+    images.zero_()
+    assert torch.equal(run.images, before[0])
+
+
+def test_two_sweeps_over_the_steps_take_no_more_than_there_are():
+    run = made(outer_steps=4)
+    first = run.advance(4)
+    next(first)
+    assert len(list(run.advance(4))) == 3
+    assert list(first) == [] and run.step == 4
+
+
+def test_an_interruption_leaves_a_step_done_or_not_begun(monkeypatch):
+    run = made(learn_labels=True)
+    list(run.advance(2))
+    before = [each.clone() for each in run.parameters]
+    moments = [each.clone() for pair in run.moments for each in pair]
+    calls = []
+
+    def interrupted(self, theta, slots, gradient, step):
+        calls.append(step)
+        if len(calls) == 2:  # the images have been moved, the labels have not
+            raise KeyboardInterrupt
+        return theta + 1, slots
+
+    meta = run.meta_gradient()
+    monkeypatch.setattr(run, "meta_gradient", lambda step: meta)
+    monkeypatch.setattr(Adam, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(run.advance())
+    assert run.step == 2
+    assert all(map(torch.equal, run.parameters, before))
+    assert all(map(torch.equal, [each for pair in run.moments for each in pair], moments))
 
 
 def test_clipping_takes_the_new_norm_into_its_mean_first():
@@ -188,7 +288,9 @@ def test_learned_labels_start_one_hot_and_stay_non_negative():
     assert torch.equal(run.labels, F.one_hot(run.classes, 3).float())
     list(run.advance(20))
     assert (run.labels >= 0).all() and not torch.equal(run.labels, run._labels)
-    assert not made(learn_labels=False).labels.requires_grad
+    fixed = made(learn_labels=False)
+    list(fixed.advance(3))
+    assert torch.equal(fixed.labels, F.one_hot(fixed.classes, 3).float())
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
@@ -256,6 +358,11 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path):
         ({"inner": SGD(0.1)}, r"a run with inner = 'Adam.*; this one has 'SGD"),
         ({"truncation": Truncation(7, 2)}, "truncation.unroll = 6; this one has 7"),
         ({"seed": 1}, "seed = 0; this one has 1"),
+        ({"outer_lr": 0.2}, "outer_lr = 0.1; this one has 0.2"),
+        (
+            {"rates": torch.tensor([0.0, 1, 1, 1, 1, 1])},
+            r"rates = \[1.0, 1.0.*; this one has \[0.0",
+        ),
         ({"images_per_class": 3}, r"synthetic images = \[6, 1, 4, 4\]; this one has \[9, "),
         ({"network": FlatNetwork(perceptron((16, 9, 3)))}, "parameters of the network = 163"),
     ],
@@ -283,15 +390,75 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, change, mess
             ),
             "network = ",
         ),
+        (
+            lambda run: setattr(run, "classes", run.classes.flip(0)),
+            r"classes = \[0, 0, 1, 1, 2, 2\]",
+        ),
+        (
+            lambda run: run.network.module.register_buffer("scale", torch.ones(1)),
+            "checksum of the network's buffers",
+        ),
     ],
 )
 def test_a_checkpoint_knows_its_data_and_its_architecture(tmp_path, spoil, message):
     path = tmp_path / "run.pt"
     made().save(path)
-    other = made()
+    other = made(network=FlatNetwork(NETWORK.module))
     spoil(other)
     with pytest.raises(ValueError, match=message):
         other.resume(path)
+
+
+def test_a_checkpoint_knows_where_it_started(tmp_path):
+    """With frozen images of another start, resuming would exchange them."""
+    path, rates = tmp_path / "run.pt", torch.tensor([0.0, 1.0] * 3)
+    made(rates=rates).save(path)
+    x, y = real()
+    start = noise((1, 4, 4), 3, 2, generator(7))
+    run = made(rates=rates)
+    other = Distillation(NETWORK, x, y, *start, run.settings, rates)
+    with pytest.raises(ValueError, match="checksum of the synthetic images at the start"):
+        other.run(path)
+    assert torch.equal(other.images, start[0])
+
+
+def test_numbers_of_numpy_go_into_a_checkpoint_and_come_back(tmp_path):
+    def numpy_run():
+        truncation = Truncation(np.int64(6), np.int32(2), hold=np.int64(1))
+        kinds = {"outer_steps": np.int64(20), "outer_lr": np.float64(0.1), "seed": np.int64(0)}
+        return made(truncation, **kinds, decay=np.bool_(True))
+
+    path, run = tmp_path / "run.pt", numpy_run()
+    list(run.advance(2))
+    run.save(path)
+    again = numpy_run()
+    again.resume(path)
+    assert again.step == 2 and torch.equal(again.images, run.images)
+
+
+@pytest.mark.parametrize("content", [{"step": 5}, [1, 2]])
+def test_a_file_that_is_no_checkpoint_changes_nothing(tmp_path, content):
+    path, run = tmp_path / "run.pt", made()
+    torch.save(content, path)
+    before = run.images.clone()
+    with pytest.raises(ValueError, match=r"run.pt holds something else; accepted is a checkpoint"):
+        run.resume(path)
+    assert run.step == 0 and torch.equal(run.images, before)
+
+
+def test_a_folder_that_is_missing_is_noticed_before_the_first_step(tmp_path):
+    run = made()
+    with pytest.raises(FileNotFoundError, match="accepted is a file in a folder that exists"):
+        run.run(tmp_path / "missing" / "run.pt")
+    assert run.step == 0
+
+
+def test_the_last_step_is_saved_whatever_the_pace(tmp_path):
+    path = tmp_path / "run.pt"
+    made(outer_steps=7).run(path, every=5)
+    again = made(outer_steps=7)
+    again.resume(path)
+    assert again.step == 7
 
 
 def test_a_meta_gradient_that_is_not_finite_stops_the_run(tmp_path):
@@ -310,6 +477,25 @@ def test_a_meta_gradient_that_is_not_finite_stops_the_run(tmp_path):
     good = made()
     good.resume(path)
     assert good.step == 5 and good.images.isfinite().all()
+    path.unlink()
+    with pytest.raises(FloatingPointError, match=r"the last checkpoint is none$"):
+        run.run(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("part", ["loss", "labels"])
+def test_labels_and_loss_that_are_not_finite_stop_the_run(monkeypatch, part):
+    run = made(learn_labels=True)
+    good = run.meta_gradient()
+    bad = {
+        "loss": good._replace(outer_loss=torch.tensor(torch.inf)),
+        "labels": good._replace(gradients=(good.gradients[0], good.gradients[1] * torch.nan)),
+    }[part]
+    monkeypatch.setattr(run, "meta_gradient", lambda step: bad)
+    before = run.images.clone()
+    with pytest.raises(FloatingPointError, match="outer step 0"):
+        list(run.advance())
+    assert run.step == 0 and torch.equal(run.images, before)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -372,6 +558,16 @@ def test_a_rotation_turns_by_its_angle():
     image = torch.arange(9.0).view(1, 1, 3, 3)
     found = flip_or_rotate(image, Fixed())
     torch.testing.assert_close(found, torch.rot90(image, 1, (2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_rotation_does_not_depend_on_the_shape_of_the_image():
+    """A wide image turns as it does in the middle of a square one."""
+    wide = torch.randn(5, 1, 9, 33, generator=generator(), dtype=torch.float64)
+    square = F.pad(wide, (0, 0, 12, 12))
+    seed = next(s for s in range(20) if np.random.default_rng(s).random() >= 0.5)
+    one, other = (flip_or_rotate(each, np.random.default_rng(seed)) for each in (wide, square))
+    torch.testing.assert_close(one, other[:, :, 12:-12])
+    assert not torch.allclose(one, wide)
 
 
 def test_distillation_with_augmentation_of_images_of_three_colours():
@@ -510,6 +706,27 @@ def test_accuracy_counts_right_answers():
         (lambda: Settings(RAT, outer_lr=-1.0), "outer_lr is -1.0"),
         (lambda: Settings(RAT, clip=0.0), "clip is 0.0"),
         (lambda: Settings(RAT, seed=-1), "seed is -1"),
+        (
+            lambda: flip_or_rotate(torch.zeros(2, 3, 1, 4, 4), np.random.default_rng(0)),
+            r"images have shape \(2, 3, 1, 4, 4\); accepted is \[N, C, H, W\]",
+        ),
+        (
+            lambda: train(
+                *(NETWORK, torch.zeros(2, 3, 16), torch.zeros(2, 3, 3), torch.zeros(2, 163)),
+                *(SGD(0.1), [1]),
+                batch=lambda data, step: data,
+            ),
+            "batch is given for a set for each network",
+        ),
+        (
+            lambda: accuracies(NETWORK, torch.zeros(1, 163), torch.zeros(4, 16), torch.zeros(1)),
+            "x has 4 images and y 1 classes",
+        ),
+        (
+            lambda: count_classes(torch.zeros(3, 1), torch.tensor([-1, 0, 1])),
+            "classes -1 to 1; acc",
+        ),
+        (lambda: made(rates=torch.full((6,), 1e300, dtype=torch.float64)), "rates are"),
         (lambda: Settings(RAT, per_class=0), "per_class is 0"),
         (
             lambda: made().meta_gradient(0, unroll=5),

@@ -111,7 +111,35 @@ def test_dropout_in_training_mode_is_refused():
     assert FlatNetwork(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0))).size == 20
 
 
+@pytest.mark.parametrize(
+    "child",
+    [
+        nn.MultiheadAttention(4, 2, dropout=0.5),
+        nn.LSTM(4, 4, num_layers=2, dropout=0.5),
+        nn.RReLU(),
+        nn.InstanceNorm2d(4, track_running_stats=True),
+    ],
+    ids=lambda child: type(child).__name__,
+)
+def test_what_draws_or_remembers_is_refused_in_training_mode_alone(child):
+    with pytest.raises(ValueError, match=f"module has {type(child).__name__} '0' in training mode"):
+        FlatNetwork(nn.Sequential(child))
+    FlatNetwork(nn.Sequential(child.eval()))
+
+
+def test_the_mode_of_the_module_is_that_of_the_beginning():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).eval()
+    network = FlatNetwork(module)
+    module.train()
+    theta, images = network.initial(generator()), torch.randn(3, 4, generator=generator(1))
+    assert torch.equal(network(theta, images), network(theta, images))
+
+
 def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="depth is 0; accepted is an integer from 1"):
+        convnet((1, 8, 8), depth=0)
+    with pytest.raises(ValueError, match="width is 0; accepted"):
+        convnet((1, 8, 8), width=0)
     network = FlatNetwork(perceptron((4, 2)))
     with pytest.raises(ValueError, match=r"theta has shape \(3,\); accepted is \[..., 10\]"):
         network(torch.zeros(3), torch.zeros(1, 4))

@@ -144,3 +144,37 @@ def test_convolutions_leave_out_what_nobody_uses(losses):
 def test_a_branch_on_a_value_is_refused_and_not_recorded():
     with pytest.raises(RuntimeError, match="data-dependent"):
         Traced(lambda x: x if x.sum() > 0 else -x)(torch.ones(2))
+
+
+def test_the_two_zeros_are_not_merged():
+    traced = Traced(lambda x: (1 / (x * 0.0), 1 / (x * -0.0)))
+    assert [float(each) for each in traced(torch.ones(1))] == [torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[x > 0].mean(),
+        lambda x: x.nonzero().sum(),
+        lambda x: x.masked_select(x > 0).sum(),
+    ],
+)
+def test_shapes_that_depend_on_values_are_refused(function):
+    with pytest.raises(ValueError, match="a shape that depends on values; accepted"):
+        Traced(function)(torch.tensor([1.0, -1.0, 2.0]))
+
+
+def test_indices_as_integers_are_taken():
+    traced = Traced(lambda x, places: x[places].sum())
+    assert traced(torch.arange(4.0), torch.tensor([0, 3])) == 3
+    assert traced(torch.arange(4.0), torch.tensor([1, 1])) == 2
+
+
+def test_casts_of_autocast_are_not_replayed_outside():
+    traced = Traced(lambda x: x @ x)
+    x = torch.eye(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert traced(x).dtype == torch.bfloat16
+    assert traced(x).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert traced(x).dtype == torch.bfloat16

@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from kempe_nb import Traffic, norm_relu_pool
+from kempe_nb.kernels import norm_relu_pool as norm_relu_pool_module
 from kempe_nb.kernels.norm_relu_pool import ONE_PRODUCT, composite, minimum_bytes
 
 #: Planes pooled by one product, by rows, and of odd sizes on both sides of that border.
@@ -310,6 +312,31 @@ GOOD = {"x": torch.zeros(2, 3, 4, 4), "weight": torch.zeros(3), "bias": torch.ze
 def test_bad_input_is_named(change, error, message):
     with pytest.raises(error, match=message):
         norm_relu_pool(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("size", [(6, 6), (10, 12)], ids=["one product", "rows"])
+def test_what_was_made_among_fake_or_inference_tensors_is_not_kept(size):
+    """The matrices of the pooling are kept for later calls."""
+    inputs = draw(2, 3, *size)
+    expected = derivatives(composite, inputs, 3)
+    for clear in (norm_relu_pool_module._kept_quarters.cache_clear, lambda: None):
+        clear()
+        with FakeTensorMode() as mode:
+            fake = norm_relu_pool(*map(mode.from_tensor, inputs))
+        assert fake.shape == (2, 3, size[0] // 2, size[1] // 2)
+        with torch.inference_mode():
+            norm_relu_pool(*inputs)
+        assert_same(derivatives(norm_relu_pool, inputs, 3), expected, 1e-10, by_order=True)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (10, 12)], ids=["one product", "rows"])
+def test_autocast_lowers_nothing(size):
+    inputs = draw(2, 3, *size, dtype=torch.float32)
+    expected = derivatives(norm_relu_pool, inputs, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = derivatives(norm_relu_pool, inputs, 2)
+    assert all(map(torch.equal, found, expected))
+    assert {each.dtype for each in found} == {torch.float32}
 
 
 def test_forward_mode_is_refused_and_not_silently_zero():
