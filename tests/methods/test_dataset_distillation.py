@@ -186,7 +186,7 @@ def test_real_and_synthetic_batches_are_augmented(monkeypatch):
         assert (same | mirrored).all() or not same.any()
 
 
-def test_a_run_is_what_torch_makes_of_its_meta_gradients(monkeypatch):
+def test_a_run_is_what_torch_makes_of_its_meta_gradients():
     """Clip, rates of images, labels with a rate of their own and without the clip."""
     rates = torch.tensor([0.5, 1.0, 0.5, 1.0, 0.5, 1.0])
     run = made(rates=rates, learn_labels=True, label_lr=0.03, clip=0.9)
