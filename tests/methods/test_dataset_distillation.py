@@ -149,6 +149,14 @@ def test_the_meta_gradient_is_that_of_autograd_on_the_batch_of_the_step():
     torch.testing.assert_close(made_.gradients, expected.gradients, rtol=1e-9, atol=1e-14)
 
 
+def test_steps_draw_their_own_parameters_and_batches():
+    run = made()
+    one, again = run.meta_gradient(0, 4, 4), run.meta_gradient(0, 4, 4)
+    other = run.meta_gradient(1, 4, 4)
+    assert torch.equal(one.gradients[0], again.gradients[0])
+    assert not torch.equal(one.theta, other.theta)
+
+
 def drawn(monkeypatch, run, step):
     """Return what outer step `step` draws: parameters, real images, those of two inner steps."""
     seen = []
@@ -289,6 +297,7 @@ def test_learned_labels_start_one_hot_and_stay_non_negative():
     list(run.advance(20))
     assert (run.labels >= 0).all() and not torch.equal(run.labels, run._labels)
     fixed = made(learn_labels=False)
+    assert not fixed.labels.requires_grad
     list(fixed.advance(3))
     assert torch.equal(fixed.labels, F.one_hot(fixed.classes, 3).float())
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from kempe_nb.methods import unrolled
 from kempe_nb.methods.flat_networks import FlatNetwork, convnet, perceptron
 from kempe_nb.methods.unrolled import (
     SGD,
@@ -301,6 +302,12 @@ def test_adam_where_a_gradient_was_always_zero():
     assert slope.item() == pytest.approx(-0.01 / 1e-3, rel=1e-12)
 
 
+def test_a_bias_before_the_normalisation_has_no_gradient_and_makes_no_nan():
+    problem = Problem(convnet((1, 8, 8), 3, width=4, depth=1))
+    found = problem.meta(Adam(0.01), 5, 5)
+    assert all(each.isfinite().all() for each in found.gradients)
+
+
 @pytest.mark.parametrize("window", [2, 5])
 def test_parameters_without_a_gradient_make_no_nan(window):
     """The root of Adam's second moment is zero there in all steps, and has no derivative."""
@@ -504,3 +511,7 @@ def test_bad_input_is_named(change, error, message):
 def test_bad_optimisers_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_module_says_how_many_numbers_are_stored():
+    assert "K (2 +" in unrolled.__doc__ and SGD(0.1).slots == 0 and Adam(0.1).slots == 2

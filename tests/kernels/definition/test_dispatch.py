@@ -374,6 +374,22 @@ assert not heavy, heavy
 """)
 
 
+def test_importing_all_operations_needs_no_triton():
+    run("""
+import importlib, pkgutil, sys
+sys.modules["triton"] = None  # importing it now fails
+import kempe_nb.kernels as kernels
+names = [module.name for module in pkgutil.iter_modules(kernels.__path__, "kempe_nb.kernels.")]
+assert "kempe_nb.kernels.philox" in names and "kempe_nb.kernels.traffic" in names
+for name in names:
+    importlib.import_module(name)
+assert "kempe_nb.kernels.triton" in sys.modules  # the folder, which is empty
+found = [name for name in sys.modules if name.startswith("triton.")]
+found += [name for name in sys.modules if name.startswith("kempe_nb.kernels.triton.")]
+assert not found, found
+""")
+
+
 def test_importing_all_operations_does_not_import_triton():
     run("""
 import importlib, pkgutil, sys
