@@ -3,17 +3,17 @@
 import contextlib
 import platform
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from kempe_nb.kernels.dispatch import triton_version
+from kempe_nb.notebook.machine import processor
 
 
 def device_name(device: str) -> str:
     """Return the kind and the model of a device: "cpu: AMD EPYC", "cuda: NVIDIA H200"."""
-    model = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    model = torch.cuda.get_device_name() if device == "cuda" else processor()
     return f"{device}: {model}"
 
 
@@ -35,13 +35,3 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    """Return the model of the CPU as Linux tells it, elsewhere its architecture."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.machine()

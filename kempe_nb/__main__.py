@@ -7,10 +7,15 @@ import sys
 from kempe_nb.notebook.profile import PROFILES
 from kempe_nb.notebook.results import ResultsError
 from kempe_nb.publish.accept import accept
+from kempe_nb.publish.confirm import remake
 from kempe_nb.publish.execute import plan, run
-from kempe_nb.publish.project import Project, UsageError, read_notebook
+from kempe_nb.publish.project import Project, UsageError
+from kempe_nb.publish.seeds import run_at_unseen_seeds
 from kempe_nb.publish.site import build_site
-from kempe_nb.publish.sweep import plan_sweep, remake, run_sweep, tables_of
+from kempe_nb.publish.sweep import plan_sweeps, run_sweep
+
+#: What a command takes.
+NAMES = "PAPER, PAPER/N_name or kernels/OPERATION; all by default"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,13 +30,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"kempe_nb: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("kempe_nb: interrupted; finished chapters are kept", file=sys.stderr)
+        print("kempe_nb: interrupted; what is finished is kept", file=sys.stderr)
         return 130
 
 
 def _run(options: argparse.Namespace) -> int:
     parameters = dict(_pair(text) for text in options.parameter)
-    tasks = plan(Project.find(), options.chapter, options.profile, parameters)
+    project = Project.find()
+    if options.seeds is not None:
+        return (
+            0
+            if run_at_unseen_seeds(
+                project, options.notebook, options.seeds, options.profile, parameters, options.jobs
+            )
+            else 1
+        )
+    tasks = plan(project, options.notebook, options.profile, parameters)
     return 0 if run(tasks, jobs=options.jobs, force=options.force) else 1
 
 
@@ -45,18 +59,14 @@ def _site(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     project = Project.find()
     grid = dict(_pair(text) for text in options.parameter)
-    (source,) = project.select([options.chapter]).values()
-    tables = [options.table] if options.table else sorted(tables_of(read_notebook(source)))
-    if options.name and not options.table:
-        raise UsageError("--name needs --table: it is the name of one file")
-    if not tables:
-        raise UsageError(f"{options.chapter} keeps no table: no cell is tagged sweep-TABLE")
-    sweeps = [
-        plan_sweep(
-            project, options.chapter, table, grid, profile=options.profile, name=options.name
-        )
-        for table in tables
-    ]
+    sweeps = plan_sweeps(
+        project,
+        options.notebook,
+        grid,
+        table=options.table,
+        profile=options.profile,
+        file_name=options.name,
+    )
     cluster = {"scheduler": options.scheduler, "jobs": options.jobs}
     return 0 if all([run_sweep(sweep, **cluster) for sweep in sweeps]) else 1
 
@@ -66,7 +76,7 @@ def _results(options: argparse.Namespace) -> int:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    for task in plan(Project.find(), options.chapter, "cpu", {}):
+    for task in plan(Project.find(), options.notebook, "cpu", {}):
         print(f"{task.name}: kept the outputs of {accept(task)} claim cells")
     return 0
 
@@ -82,22 +92,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kempe_nb", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    executor = commands.add_parser("run", help="execute the chapters that are out of date")
-    executor.add_argument("chapter", nargs="*", help="names of chapters; all by default")
+    executor = commands.add_parser("run", help="execute the notebooks that are out of date")
+    executor.add_argument("notebook", nargs="*", help=NAMES)
     executor.add_argument("--profile", default="cpu", help=" or ".join(PROFILES))
     executor.add_argument(
         "-p", dest="parameter", action="append", default=[], metavar="name=value", help="repeatable"
     )
-    executor.add_argument("--jobs", type=int, default=1, help="chapters at a time (CPU only)")
+    executor.add_argument("--jobs", type=int, default=1, help="notebooks at a time (CPU only)")
     executor.add_argument("--force", action="store_true", help="execute what is up to date, too")
+    executor.add_argument(
+        "--seeds", type=int, metavar="N", help="execute at N seeds that nobody chose, and compare"
+    )
     executor.set_defaults(command=_run)
 
     site = commands.add_parser("site", help="build the static site from the executed copies")
     site.add_argument("--profile", default="cpu", help=" or ".join(PROFILES))
     site.set_defaults(command=_site)
 
-    sweep = commands.add_parser("sweep", help="run a chapter over a grid and store what it kept")
-    sweep.add_argument("chapter", help="name of a chapter")
+    sweep = commands.add_parser("sweep", help="run a notebook over a grid and store what it kept")
+    sweep.add_argument("notebook", help="PAPER, or PAPER/N_name")
     sweep.add_argument("--table", help="one table and the cells that it needs; all by default")
     sweep.add_argument("--name", help="name of the file; by default that of the table")
     sweep.add_argument("--profile", default="cpu", help=" or ".join(PROFILES))
@@ -110,14 +123,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.set_defaults(command=_sweep)
 
-    again = commands.add_parser("results", help="store again what is out of date")
+    again = commands.add_parser(
+        "results", help="confirm what is out of date by a row, or store it again"
+    )
     again.set_defaults(command=_results)
     for command in (sweep, again):
         command.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler")
         command.add_argument("--jobs", type=int, help="processes of the local cluster")
 
     keep = commands.add_parser("accept", help="keep the claim texts of the last run in the sources")
-    keep.add_argument("chapter", nargs="*", help="names of chapters; all by default")
+    keep.add_argument("notebook", nargs="*", help=NAMES)
     keep.set_defaults(command=_accept)
     return parser
 

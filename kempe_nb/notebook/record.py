@@ -1,22 +1,28 @@
-"""What a run leaves behind besides its notebook: a small JSON that the executor asks for.
+"""What a run leaves behind besides its notebook: a small JSON that whoever runs it asks for.
 
-The executor names a file in the environment variable `KEMPE_NB_RECORD`. Without it, as in a live
-notebook, nothing is written.
+Whoever runs a notebook names a file in the environment variable `KEMPE_NB_RECORD`; without it
+nothing is written. The executor of the book does, and the notebook then draws every frame of its
+sliders. nbval does, too, to compare the numbers of a live notebook with those of the page: it sets
+`KEMPE_NB_LIVE` besides, and the notebook behaves as it does for a reader.
 """
 
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
+from kempe_nb.notebook.machine import cpu_seconds, peak_memory_mib, processor
+
 VARIABLE = "KEMPE_NB_RECORD"
+LIVE = "KEMPE_NB_LIVE"
 
 _facts: dict = {}
 
 
 def is_published() -> bool:
     """Tell whether the executor of the book runs this notebook."""
-    return VARIABLE in os.environ
+    return VARIABLE in os.environ and LIVE not in os.environ
 
 
 def note(key: str, value) -> None:
@@ -35,32 +41,23 @@ def count(key: str) -> None:
 
 
 def write(claims: list[dict]) -> None:
-    """Write the facts, the claims, the peak memory and the package modules used, if asked to."""
-    if not is_published():
+    """Write the facts, the claims, the cost and the package modules used, if asked to."""
+    if VARIABLE not in os.environ:
         return
     facts = _facts | {
         "claims": claims,
         "peak_mib": peak_memory_mib(),
+        "cpu_seconds": round(cpu_seconds(), 1),
+        "device": device(),
         "modules": loaded_modules(),
     }
-    Path(os.environ[VARIABLE]).write_text(json.dumps(facts, indent=1))
+    Path(os.environ[VARIABLE]).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def peak_memory_mib() -> float:
-    """Return the peak resident memory of this process in MiB.
-
-    Linux keeps `ru_maxrss` of the parent across fork and exec, so the kernel's own high-water mark
-    is read from /proc where there is one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+def device() -> str:
+    """Return the GPU that the run noted, and without one the processor by its model."""
+    noted = fact("device", platform.machine())
+    return processor() if noted == platform.machine() else noted
 
 
 def loaded_modules() -> list[str]:

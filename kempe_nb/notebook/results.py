@@ -1,9 +1,9 @@
 """Stored runs of a chapter: what a run hands to a sweep, and what a page reads from one.
 
 A notebook calls `keep` with the numbers of an experiment. `python -m kempe_nb sweep` runs the
-notebook many times and writes one row for each run into book/results/CHAPTER/TABLE.csv, with a JSON
-beside it that says how the file was made. The page reads the file with `stored` and compares its
-own run with it by `distance`.
+notebook many times and writes one row for each run into the folder `results` of its chapter, with
+a JSON beside it that says how the file was made. The page reads the file with `stored` and compares
+its own run with it by `distance`.
 """
 
 import csv
@@ -99,28 +99,28 @@ def stored(name: str, folder: Path | None = None) -> Stored:
     name : str
         "CHAPTER/TABLE", as in "model_collapse/laws".
     folder : path, optional
-        Where the chapters' results are; by default book/results of the checkout around the current
-        folder.
+        Where the chapters are; by default book/chapters of the checkout around the current folder.
 
     Raises
     ------
     ResultsError
         When the file or the JSON beside it is missing, or when they do not belong together.
     """
-    place = (folder or results_folder()) / f"{name}.csv"
+    chapter, _, table = name.partition("/")
+    place = (folder or chapters_folder()) / chapter / "results" / f"{table}.csv"
     content, provenance = read_pair(place)
     record.note("stored", record.fact("stored", {}) | {name: provenance["sha256"]})
     rows = list(csv.reader(io.StringIO(content.decode())))
     return Stored(name, _columns(rows[0], rows[1:]), provenance)
 
 
-def results_folder() -> Path:
-    """Return book/results of the checkout that holds the current folder."""
+def chapters_folder() -> Path:
+    """Return book/chapters of the checkout that holds the current folder."""
     for parent in (Path.cwd(), *Path.cwd().parents):
-        if (parent / "book" / "results").is_dir():
-            return parent / "book" / "results"
+        if (parent / "book" / "chapters").is_dir():
+            return parent / "book" / "chapters"
     raise ResultsError(
-        f"no book/results in {Path.cwd()} or above: the stored runs come with the repository, so "
+        f"no book/chapters in {Path.cwd()} or above: the stored runs come with the repository, so "
         "start the notebook inside a clone of it"
     )
 
@@ -129,7 +129,7 @@ def read_pair(place: Path) -> tuple[bytes, dict]:
     """Return the content of a stored file and its provenance, or refuse a pair that is torn."""
     try:
         content = place.read_bytes()
-        provenance = json.loads(place.with_suffix(".json").read_text())
+        provenance = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultsError(
             f"{place} cannot be read ({error}); python -m kempe_nb sweep makes it"

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 from IPython.display import Markdown, display
 
+from kempe_nb.notebook import record
+
 
 def show_source(*objects) -> None:
     """Display the source of functions, classes or named statements as highlighted Python.
@@ -25,6 +27,9 @@ def show_source(*objects) -> None:
         For a string that names no such statement.
     """
     parts = [_named(item) if isinstance(item, str) else inspect.getsource(item) for item in objects]
+    # What a page shows it depends on to the letter, also where it does not import it.
+    homes = {i.partition(":")[0] if isinstance(i, str) else i.__module__ for i in objects}
+    record.note("shown", sorted({*record.fact("shown", []), *homes}))
     text = "\n\n".join(part.rstrip() for part in parts)
     display(Markdown(f"```python\n{text}\n```"))
 

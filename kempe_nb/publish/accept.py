@@ -4,8 +4,7 @@ import nbformat
 
 from kempe_nb.publish.checkout import write_atomically
 from kempe_nb.publish.execute import Task, is_fresh
-from kempe_nb.publish.fingerprint import code_cells
-from kempe_nb.publish.project import UsageError, read_notebook
+from kempe_nb.publish.project import UsageError, code_cells, read_notebook, tags_of
 
 #: nbstripout leaves the outputs of the first, nbval compares those of the second.
 CLAIM_TAGS = ("keep_output", "nbval-check-output")
@@ -32,4 +31,4 @@ def accept(task: Task) -> int:
 
 def is_claim_cell(cell: nbformat.NotebookNode) -> bool:
     """Tell whether the output of a cell is kept and compared."""
-    return all(tag in cell.metadata.get("tags", []) for tag in CLAIM_TAGS)
+    return all(tag in tags_of(cell) for tag in CLAIM_TAGS)

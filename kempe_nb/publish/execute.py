@@ -1,12 +1,11 @@
-"""Execute chapters with papermill: what is out of date, nothing else, and never half.
+"""Execute notebooks with papermill: what is out of date, nothing else, and never half.
 
 An executed copy is a notebook and a JSON of facts beside it. Both are made in a working folder and
-moved to their place only when the whole chapter ran and passed `gate`; the JSON moves last and
+moved to their place only when the whole notebook ran and passed `gate`; the JSON moves last and
 holds the hash of the notebook, so a pair that a crash tore apart counts as not executed.
 """
 
 import contextlib
-import hashlib
 import json
 import multiprocessing
 import os
@@ -30,37 +29,63 @@ from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import record
 from kempe_nb.publish.checkout import commit, write_atomically
-from kempe_nb.publish.fingerprint import (
-    code_cells,
-    fingerprint,
-    module_hashes,
-    versions,
-)
 from kempe_nb.publish.project import (
     Project,
     UsageError,
     checked_parameters,
+    code_cells,
     environment,
+    first_line,
     read_notebook,
+    title_of,
+)
+from kempe_nb.publish.staleness import (
+    code_hashes,
+    fingerprint,
+    modules_are_unchanged,
+    sha256,
+    stored_runs_are_unchanged,
+    text_hashes,
+    versions,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One chapter to execute with one set of parameters."""
+    """One notebook to execute with one set of parameters.
+
+    Attributes
+    ----------
+    name : str
+        PAPER/N_name, PAPER or kernels/OPERATION.
+    source : Path
+    parameters : mapping
+    project : Project
+    """
 
     name: str
     source: Path
     parameters: Mapping[str, object]
-    folder: Path
+    project: Project
+
+    @property
+    def title(self) -> str:
+        """What to call it in a line of progress: its name, and parameters that are no defaults."""
+        extra = [f"{k}={v}" for k, v in sorted(self.parameters.items()) if k != "profile"]
+        return "@".join([self.name, *extra])
 
     @property
     def stem(self) -> str:
-        """File name of the executed copy; parameters other than the defaults are part of it."""
-        extra = [f"{k}={v}" for k, v in sorted(self.parameters.items()) if k != "profile"]
-        stem = quote("@".join([self.name, *extra]), safe="@=, ")
+        """File name of the executed copy."""
+        stem = quote(self.title.removeprefix(self.name.rpartition("/")[0] + "/"), safe="@=, ")
         # A file name has room for some 250 bytes, and for longer ones their hash is name enough.
-        return stem if len(stem) <= 150 else f"{self.name}@{_sha256(stem.encode())[:16]}"
+        return stem if len(stem) <= 150 else f"{self.source.stem}@{sha256(stem.encode())[:16]}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the executed copy: that of its chapter."""
+        executed = self.project.executed(self.parameters["profile"])
+        return executed / self.name.rpartition("/")[0]
 
     @property
     def copy(self) -> Path:
@@ -77,6 +102,11 @@ class Task:
         """The notebook of a failed run, kept for reading."""
         return self.folder / f"{self.stem}.failed.ipynb"
 
+    @property
+    def partial_facts(self) -> Path:
+        """The facts of a run that failed at its end, as a claim that turned out otherwise does."""
+        return self.folder / f"{self.stem}.failed.json"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -90,12 +120,11 @@ def plan(
     project: Project, names: list[str], profile: str, parameters: Mapping[str, str]
 ) -> list[Task]:
     """Return the tasks of a command; refuse anything unknown before a notebook starts."""
-    folder = project.executed(profile)
     selected = project.select(names)
     if not selected:
-        raise UsageError(f"no chapter in {project.book / 'chapters'}")
+        raise UsageError(f"no notebook in {project.book / 'chapters'}")
     return [
-        Task(name, path, checked_parameters(path, profile, parameters), folder)
+        Task(name, path, checked_parameters(path, profile, parameters), project)
         for name, path in selected.items()
     ]
 
@@ -103,7 +132,7 @@ def plan(
 def run(tasks: list[Task], *, jobs: int = 1, force: bool = False, progress: bool = True) -> bool:
     """Execute the tasks that are out of date, print a line for each, and tell whether all is well.
 
-    On a GPU chapters run one at a time, whatever `jobs` says.
+    On a GPU notebooks run one at a time, whatever `jobs` says.
     """
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}; accepted is a positive integer")
@@ -114,7 +143,7 @@ def run(tasks: list[Task], *, jobs: int = 1, force: bool = False, progress: bool
     stale = [task for task in tasks if force or not is_fresh(task)]
     for task in tasks:
         if task not in stale:
-            print(f"{task.stem}: up to date, not executed")
+            print(f"{task.title}: up to date, not executed")
     good = True
     for outcome in _outcomes(stale, min(jobs, max(len(stale), 1)), progress):
         print(outcome.line, flush=True)
@@ -128,10 +157,10 @@ def is_fresh(task: Task) -> bool:
     if facts is None or not task.copy.is_file():
         return False
     return (
-        facts.get("notebook_sha256") == _sha256(task.copy.read_bytes())
+        facts.get("notebook_sha256") == sha256(task.copy.read_bytes())
         and facts.get("fingerprint") == fingerprint(read_notebook(task.source), task.parameters)
-        and _modules_are_unchanged(facts.get("modules"))
-        and _stored_runs_are_unchanged(facts.get("stored", {}), task.source)
+        and modules_are_unchanged(facts)
+        and stored_runs_are_unchanged(facts.get("stored", {}), task.project.book / "chapters")
     )
 
 
@@ -142,24 +171,6 @@ def read_facts(path: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
-
-
-def _modules_are_unchanged(recorded: object) -> bool:
-    """Tell whether the package modules that a run imported have the sources they had then."""
-    present = module_hashes()
-    return isinstance(recorded, dict) and all(
-        present.get(name) == digest for name, digest in recorded.items()
-    )
-
-
-def _stored_runs_are_unchanged(recorded: Mapping, source: Path) -> bool:
-    """Tell whether the stored files that a run read hold what they held then."""
-    folder = source.parent.parent / "results"
-    files = {name: folder / f"{name}.csv" for name in recorded}
-    return all(
-        files[name].is_file() and _sha256(files[name].read_bytes()) == digest
-        for name, digest in recorded.items()
-    )
 
 
 def gate(notebook: nbformat.NotebookNode, facts: Mapping | None) -> None:
@@ -186,12 +197,6 @@ def gate(notebook: nbformat.NotebookNode, facts: Mapping | None) -> None:
         raise ValueError("the chapter checked no claim")
 
 
-def first_line(cell: nbformat.NotebookNode) -> str:
-    """Return the first line of code of a cell, to name it by."""
-    lines = [line for line in cell.source.splitlines() if line.strip()]
-    return lines[0] if lines else ""
-
-
 def _outcomes(tasks: list[Task], jobs: int, progress: bool):
     if jobs == 1:
         for task in tasks:
@@ -211,31 +216,31 @@ def _outcomes(tasks: list[Task], jobs: int, progress: bool):
 
 
 def _execute_apart(task: Task, progress: bool, position: int) -> Outcome:
-    """Execute a chapter in a process of its own: its record is named by an environment variable."""
+    """Execute a notebook in a process of its own, whose environment names the file of its facts."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(execute, task, progress=progress, position=position).result()
         except BrokenProcessPool:
-            return Outcome(False, f"{task.stem}: FAILED, its process was killed; start again")
+            return Outcome(False, f"{task.title}: FAILED, its process was killed; start again")
 
 
 def execute(task: Task, *, progress: bool = True, position: int = 0) -> Outcome:
-    """Execute one chapter; the last good copy is replaced only by a good one."""
+    """Execute one notebook; the last good copy is replaced only by a good one."""
     try:
         task.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=task.folder, prefix=f".run-{os.getpid()}-") as folder:
             return _execute_in(Path(folder), task, progress, position)
     except Exception as error:
-        # A full disk, a kernel that does not start: whatever it is, the other chapters still run.
+        # A full disk, a kernel that does not start: whatever it is, the others still run.
         reason = f"{type(error).__name__}: {error}"
-        return Outcome(False, f"{task.stem}: FAILED, {reason}; the last good copy is kept")
+        return Outcome(False, f"{task.title}: FAILED, {reason}; the last good copy is kept")
 
 
 def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outcome:
     output, facts_file = folder / "notebook.ipynb", folder / "facts.json"
     # Taken before the run: what is edited meanwhile counts as a change.
     expected = fingerprint(read_notebook(task.source), task.parameters)
-    modules = module_hashes()
+    modules = code_hashes()
     started = time.perf_counter()
     try:
         notebook = papermill_run(
@@ -244,26 +249,28 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
             task.parameters,
             facts_file,
             cwd=str(task.source.parent),
-            progress_bar={"desc": task.stem, "position": position} if progress else False,
+            progress_bar={"desc": task.title, "position": position} if progress else False,
         )
     except (PapermillExecutionError, DeadKernelError) as error:
         line = _failure(task, error, output)
-        _keep_partial(output, task)
+        _keep_partial(output, facts_file, task)
         return Outcome(False, line)
     facts = read_facts(facts_file)
     try:
         gate(notebook, facts)
     except ValueError as error:
-        _keep_partial(output, task)
-        return Outcome(False, f"{task.stem}: FAILED, {error}")
+        _keep_partial(output, facts_file, task)
+        return Outcome(False, f"{task.title}: FAILED, {error}")
     facts = facts | _facts_of_run(task, notebook, time.perf_counter() - started)
     facts["fingerprint"] = expected
     facts["modules"] = {name: modules.get(name) for name in facts["modules"]}
+    facts["shown"] = text_hashes(facts.get("shown", []))
     content = nbformat.writes(notebook).encode()
-    facts["notebook_sha256"] = _sha256(content)
+    facts["notebook_sha256"] = sha256(content)
     write_atomically(task.copy, content, folder)
     write_atomically(task.facts, json.dumps(facts, indent=1).encode(), folder)
     task.partial.unlink(missing_ok=True)
+    task.partial_facts.unlink(missing_ok=True)
     return Outcome(True, _summary(task, facts))
 
 
@@ -315,7 +322,8 @@ def papermill_run(
 def _facts_of_run(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> dict:
     cells = code_cells(notebook)
     return {
-        "chapter": task.name,
+        "notebook": task.name,
+        "title": title_of(notebook),
         "profile": task.parameters["profile"],
         "parameters": dict(task.parameters),
         "seconds": round(seconds, 1),
@@ -333,7 +341,7 @@ def _summary(task: Task, facts: Mapping) -> str:
     verdicts = Counter(claim["verdict"] for claim in claims)
     others = "".join(f", {verdicts[v]} {v}" for v in ("differs", "fails") if verdicts[v])
     return (
-        f"{task.stem}: {facts['seconds']:.0f} s, peak {facts['peak_mib']:.0f} MiB, "
+        f"{task.title}: {facts['seconds']:.0f} s, peak {facts['peak_mib']:.0f} MiB, "
         f"{facts.get('device', 'unknown device')}, "
         f"{verdicts['holds']} of {len(claims)} claims hold{others}"
     )
@@ -342,9 +350,9 @@ def _summary(task: Task, facts: Mapping) -> str:
 def _failure(task: Task, error: Exception, output: Path) -> str:
     where = f"read {task.partial}; the last good copy is kept"
     if isinstance(error, DeadKernelError):
-        return f"{task.stem}: FAILED, the kernel died in {_running_cell(output)}; {where}"
+        return f"{task.title}: FAILED, the kernel died in {_running_cell(output)}; {where}"
     cell = f"code cell {error.exec_count} '{error.source.strip().splitlines()[0]}'"
-    return f"{task.stem}: FAILED in {cell}: {error.ename}: {error.evalue}\n  {where}"
+    return f"{task.title}: FAILED in {cell}: {error.ename}: {error.evalue}\n  {where}"
 
 
 def _running_cell(output: Path) -> str:
@@ -355,9 +363,11 @@ def _running_cell(output: Path) -> str:
     return "an unknown cell"
 
 
-def _keep_partial(output: Path, task: Task) -> None:
-    if output.is_file():
-        os.replace(output, task.partial)
+def _keep_partial(output: Path, facts_file: Path, task: Task) -> None:
+    task.partial_facts.unlink(missing_ok=True)
+    for made, place in ((output, task.partial), (facts_file, task.partial_facts)):
+        if made.is_file():
+            os.replace(made, place)
 
 
 def _clear_leftovers(folder: Path) -> None:
@@ -375,7 +385,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,9 @@
-"""The project's folders, its chapters and the parameters that they declare."""
+"""The project's folders, its notebooks and the parameters that they declare.
+
+A chapter is one paper: the folder book/chapters/PAPER with its lessons N_name.ipynb, or, in the old
+form, the one notebook book/chapters/PAPER.ipynb. book/kernels holds one notebook for one operation.
+A notebook is named PAPER/N_name, PAPER, or kernels/OPERATION.
+"""
 
 import ast
 import contextlib
@@ -12,6 +17,9 @@ import nbformat
 import papermill
 
 from kempe_nb.notebook.profile import PROFILES
+
+#: The folder of the notebooks that are about one operation each, and the chapter that they form.
+KERNELS = "kernels"
 
 
 class UsageError(ValueError):
@@ -52,23 +60,50 @@ class Project:
         """The folder of the executed copies of a profile."""
         return self.build / "executed" / profile
 
-    def chapters(self) -> dict[str, Path]:
-        """Return the chapters by name, in alphabetical order."""
-        found = {path.stem: path for path in sorted((self.book / "chapters").glob("*.ipynb"))}
+    def results(self, chapter: str) -> Path:
+        """The folder of the stored runs of a chapter."""
+        return self.book / "chapters" / chapter / "results"
+
+    def notebooks(self) -> dict[str, Path]:
+        """Return the notebooks of the book by name: chapters and lessons, then operations."""
+        chapters = self.book / "chapters"
+        found = {path.stem: path for path in chapters.glob("*.ipynb")}
+        found |= {f"{path.parent.name}/{path.stem}": path for path in chapters.glob("*/*.ipynb")}
+        found = dict(sorted(found.items()))
+        kernels = sorted((self.book / "kernels").glob("*.ipynb"))
+        found |= {f"{KERNELS}/{path.stem}": path for path in kernels}
         for name in found:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?", name):
                 raise UsageError(
-                    f"chapter is {name!r}; accepted in its name are letters, digits, _ and -"
+                    f"notebook is {name!r}; accepted in its name are letters, digits, _ and -"
                 )
+            if chapter_of(name) != name and chapter_of(name) in found:
+                raise UsageError(f"{chapter_of(name)} is a notebook and has lessons: {name}")
         return found
 
     def select(self, names: list[str]) -> dict[str, Path]:
-        """Return the named chapters, all of them for an empty list; refuse an unknown name."""
-        known = self.chapters()
+        """Return the notebooks that are named, all of them for an empty list.
+
+        A chapter stands for all of its lessons. An unknown name is refused.
+        """
+        known = self.notebooks()
+        chosen: dict[str, Path] = {}
         for name in names:
-            if name not in known:
-                raise UsageError(f"chapter is {name!r}; accepted are {', '.join(known) or 'none'}")
-        return {name: known[name] for name in names or known}
+            own = {n: path for n, path in known.items() if name in (n, chapter_of(n))}
+            if not own:
+                accepted = ", ".join(dict.fromkeys([*map(chapter_of, known), *known])) or "none"
+                raise UsageError(f"notebook is {name!r}; accepted are {accepted}")
+            chosen |= own
+        return chosen if names else known
+
+    def docname(self, source: Path) -> str:
+        """Return how Sphinx names the page of a notebook: its path in the book, without suffix."""
+        return source.relative_to(self.book).with_suffix("").as_posix()
+
+
+def chapter_of(name: str) -> str:
+    """Return the chapter of a notebook: what stands before the slash, or the name itself."""
+    return name.partition("/")[0]
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -79,6 +114,32 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         raise UsageError(f"{path} is not a notebook: {error}") from None
 
 
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return the code cells of a notebook, without the one that papermill adds."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if "injected-parameters" not in tags_of(cell)]
+
+
+def tags_of(cell: nbformat.NotebookNode) -> list[str]:
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def first_line(cell: nbformat.NotebookNode) -> str:
+    """Return the first line of code of a cell, to name it by."""
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+def title_of(notebook: nbformat.NotebookNode) -> str:
+    """Return the first heading of a notebook, or an empty text."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
+            if line.startswith("# "):
+                return line.removeprefix("# ").strip()
+    return ""
+
+
 def declared_parameters(path: Path) -> dict[str, object]:
     """Return the parameters that a chapter declares, with their default values.
 
@@ -87,7 +148,7 @@ def declared_parameters(path: Path) -> dict[str, object]:
     UsageError
         When the notebook has no cell tagged `parameters`, or one that does not declare `profile`.
     """
-    tags = [tag for cell in read_notebook(path).cells for tag in cell.metadata.get("tags", [])]
+    tags = [tag for cell in read_notebook(path).cells for tag in tags_of(cell)]
     if "parameters" not in tags:
         raise UsageError(f"{path.name} has no cell tagged 'parameters'")
     try:

@@ -1,8 +1,11 @@
-"""Put together what Sphinx reads: the pages, and the chapters with the outputs of their last run.
+"""Put together what Sphinx reads: the pages, and the notebooks with the outputs of their last run.
 
-A page shows the chapter's present text and code with the outputs of its executed copy. That is
-sound because the copy is fresh only while the code computes the same (`fingerprint`), and it lets a
+A page shows the notebook's present text and code with the outputs of its executed copy. That is
+sound because the copy is fresh only while the code computes the same (`staleness`), and it lets a
 change of prose, of tags or of an alt text through without an execution.
+
+In a lesson the cells of claims are not on the page: their badges stand in its sentences, and the
+ledger of the book shows their code.
 """
 
 import html
@@ -14,13 +17,22 @@ from pathlib import Path
 import nbformat
 
 from kempe_nb.notebook import figures, results
+from kempe_nb.publish.accept import is_claim_cell
 from kempe_nb.publish.checkout import write_if_changed
-from kempe_nb.publish.execute import Task, is_fresh
-from kempe_nb.publish.fingerprint import code_cells, literal_texts
-from kempe_nb.publish.project import Project, UsageError, read_notebook
-from kempe_nb.publish.sweep import stale_reason, stored_files
+from kempe_nb.publish.confirm import stale_reason, stored_files
+from kempe_nb.publish.execute import Task, is_fresh, read_facts
+from kempe_nb.publish.project import (
+    Project,
+    UsageError,
+    chapter_of,
+    code_cells,
+    read_notebook,
+    tags_of,
+)
+from kempe_nb.publish.staleness import literal_texts
 
-#: Folder of the facts of chapters and benchmarks beside the pages; the Sphinx extension reads it.
+#: Folder of the facts beside the pages; the Sphinx extension reads it. It holds a JSON for each
+#: notebook, under the name of its page, and a CSV for each benchmark.
 RECORDS = "_records"
 #: The file there that tells where the stored runs come from.
 STORED = "stored_runs"
@@ -32,14 +44,15 @@ def stage(project: Project, tasks: list[Task]) -> Path:
     Raises
     ------
     UsageError
-        When a chapter has no fresh executed copy.
+        When a notebook has no fresh executed copy.
     """
     target = project.build / "source"
     wanted: dict[Path, bytes] = {}
     for path in project.book.rglob("*"):
         relative = path.relative_to(project.book)
         hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_file() and not hidden and path.suffix != ".ipynb":
+        stored = path.parent.name == "results"
+        if path.is_file() and not hidden and not stored and path.suffix != ".ipynb":
             wanted[relative] = path.read_bytes()
     for task in tasks:
         if not is_fresh(task):
@@ -50,8 +63,12 @@ def stage(project: Project, tasks: list[Task]) -> Path:
             staged = graft(read_notebook(task.source), read_notebook(task.copy))
         except ValueError as error:
             raise UsageError(f"{task.name}: {error}") from None
+        record = record_of(task, staged)
+        if chapter_of(task.name) != task.name:
+            hide_claims(staged)
         wanted[task.source.relative_to(project.book)] = nbformat.writes(staged).encode()
-        wanted[Path(RECORDS) / f"{task.name}.json"] = task.facts.read_bytes()
+        place = Path(RECORDS) / f"{project.docname(task.source)}.json"
+        wanted[place] = json.dumps(record, indent=1).encode()
     for measured in project.benchmarks.glob("*.csv"):
         wanted[Path(RECORDS) / measured.name] = measured.read_bytes()
     if told := stored_runs(project):
@@ -71,8 +88,37 @@ def stored_runs(project: Project) -> dict[str, dict]:
         except results.ResultsError as error:
             raise UsageError(str(error)) from None
         told["stale"] = stale_reason(project, file)
-        found[f"{file.parent.name}/{file.stem}"] = told
+        found[f"{file.parent.parent.name}/{file.stem}"] = told
     return found
+
+
+def record_of(task: Task, staged: nbformat.NotebookNode) -> dict:
+    """Return the facts of a run, with the code of each claim and the markup of named figures."""
+    facts = read_facts(task.facts)
+    for claim in facts["claims"]:
+        claim["code"] = code_of_claim(staged, claim["id"])
+    facts["figure_markup"] = {
+        output.metadata["kempe_nb"]["name"]: output.data["text/html"]
+        for cell in code_cells(staged)
+        for output in cell.outputs
+        if output.get("metadata", {}).get("kempe_nb", {}).get("name")
+    }
+    return facts
+
+
+def code_of_claim(notebook: nbformat.NotebookNode, claim: str) -> str:
+    """Return the cell that checks a claim; an empty text where no cell names it literally."""
+    for cell in code_cells(notebook):
+        if is_claim_cell(cell) and f'"{claim}"' in cell.source:
+            return cell.source
+    return ""
+
+
+def hide_claims(notebook: nbformat.NotebookNode) -> None:
+    """Take the cells of claims off the page of a lesson."""
+    for cell in code_cells(notebook):
+        if is_claim_cell(cell):
+            cell.metadata["tags"] = [*tags_of(cell), "remove-cell"]
 
 
 def graft(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -1,15 +1,11 @@
-"""Run a chapter many times on Dask and store one row for each run, with its provenance.
+"""Run a notebook many times on Dask and store one row for each run, with its provenance.
 
-A sweep executes the cells that a table needs: the parameters, the cells tagged `sweep`, and those
-tagged `sweep-TABLE`. So a change elsewhere on the page leaves the stored file as good as it was.
-
-Every finished run is kept at once in a journal below _build, and a sweep that was interrupted
-computes only what the journal lacks. The file is written when all runs are there, in the order of
-the grid, whatever the order in which they came back.
+A sweep executes the cells that a table needs (`select`). Every finished run is kept at once in a
+journal below _build, and a sweep that was interrupted computes only what the journal lacks. The
+file is written when all runs are there, in the order of the grid, whatever the order in which they
+came back.
 """
 
-import ast
-import builtins
 import csv
 import hashlib
 import io
@@ -21,6 +17,7 @@ import shlex
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,29 +26,25 @@ from pathlib import Path
 
 import nbformat
 from nbclient.exceptions import DeadKernelError
-from nbformat.v4 import new_code_cell
 from papermill.exceptions import PapermillExecutionError
 
-from kempe_nb.notebook import results
+from kempe_nb.notebook import cache
 from kempe_nb.publish.checkout import commit, write_atomically
-from kempe_nb.publish.execute import first_line, papermill_run, read_facts
-from kempe_nb.publish.fingerprint import code_cells, code_hashes, normalised, parse, versions
+from kempe_nb.publish.execute import papermill_run, read_facts
 from kempe_nb.publish.project import (
     Project,
     UsageError,
+    chapter_of,
     checked_parameters,
     declared_parameters,
+    environment,
     read_notebook,
 )
+from kempe_nb.publish.select import cut_notebook, selected_cells, tables_of
+from kempe_nb.publish.staleness import cells_hash, code_hashes, computing, sha256, versions
 
-SHARED_TAG = "sweep"
-#: What stored numbers depend on; figures, sliders and claims only show them.
-COMPUTING = (
-    "kempe_nb.kernels",
-    "kempe_nb.methods",
-    "kempe_nb.notebook.data",
-    "kempe_nb.notebook.profile",
-)
+#: A table that was written a minute ago is no part of what a run computes from.
+RESULTS = tuple(f"book/chapters/*/results/*.{end}" for end in ("csv", "json"))
 #: Facts of a run that its provenance tells.
 TOLD = ("device", "cores", "versions", "commit", "date")
 _WORKER_VARIABLES = "distributed.nanny.pre-spawn-environ"
@@ -63,11 +56,11 @@ _one_run = threading.Lock()
 
 @dataclass(frozen=True)
 class Sweep:
-    """One table of a chapter over a grid of parameters.
+    """One table of a notebook over a grid of parameters.
 
     Attributes
     ----------
-    chapter, table, name : str
+    notebook, table, name : str
         `name` is that of the file, by default `default_name`.
     source : Path
         The notebook.
@@ -79,7 +72,7 @@ class Sweep:
     """
 
     project: Project
-    chapter: str
+    notebook: str
     table: str
     name: str
     source: Path
@@ -88,9 +81,14 @@ class Sweep:
     profile: str
 
     @property
+    def chapter(self) -> str:
+        """The chapter whose folder of results holds the file."""
+        return chapter_of(self.notebook)
+
+    @property
     def file(self) -> Path:
         """Where the rows go."""
-        return self.project.book / "results" / self.chapter / f"{self.name}.csv"
+        return self.project.results(self.chapter) / f"{self.name}.csv"
 
     @property
     def journal(self) -> Path:
@@ -103,7 +101,7 @@ class Sweep:
         named = [] if self.name == usual else ["--name", self.name]
         points = [part for k, v in self.grid.items() for part in ("-p", f"{k}={','.join(v)}")]
         return [
-            *("sweep", self.chapter, "--table", self.table, *named),
+            *("sweep", self.notebook, "--table", self.table, *named),
             *("--profile", self.profile, *points),
         ]
 
@@ -113,23 +111,60 @@ def default_name(table: str, profile: str) -> str:
     return table if profile == "cpu" else f"{table}_{profile}"
 
 
+def plan_sweeps(
+    project: Project,
+    name: str,
+    grid: Mapping[str, str],
+    *,
+    table: str | None = None,
+    profile: str = "cpu",
+    file_name: str | None = None,
+) -> list[Sweep]:
+    """Return the sweeps of a command: of one table, or of all tables of a notebook or a chapter."""
+    if file_name and not table:
+        raise UsageError("--name needs --table: it is the name of one file")
+    chosen = project.select([name])
+    homes = homes_of_tables(project, chosen)
+    if not homes:
+        raise UsageError(f"{name} keeps no table: no cell is tagged sweep-TABLE")
+    if table and table not in homes:
+        if len(chosen) > 1:
+            raise UsageError(f"table is {table!r}; accepted of {name} are {', '.join(homes)}")
+        # The one notebook says what is wrong with its tags.
+        homes[table] = next(iter(chosen))
+    return [
+        plan_sweep(project, homes[each], each, grid, profile=profile, name=file_name)
+        for each in ([table] if table else sorted(homes))
+    ]
+
+
+def homes_of_tables(project: Project, names: Iterable[str]) -> dict[str, str]:
+    """Return the notebook that makes each table of a chapter; refuse one that two make."""
+    homes: dict[str, str] = {}
+    for name in names:
+        for table in sorted(tables_of(read_notebook(project.notebooks()[name]))):
+            if homes.setdefault(table, name) != name:
+                raise UsageError(f"table {table!r} is made by {homes[table]} and by {name}")
+    return homes
+
+
 def plan_sweep(
     project: Project,
-    chapter: str,
+    notebook: str,
     table: str,
     grid: Mapping[str, str],
     *,
     profile: str = "cpu",
     name: str | None = None,
 ) -> Sweep:
-    """Return the sweep of a command; refuse what the chapter does not have before anything runs.
+    """Return the sweep of a table; refuse what the notebook does not have before anything runs.
 
     Parameters
     ----------
     grid : mapping of str to str
         "v1,v2" or "low:high" (integers, the last excluded) for each parameter.
     """
-    (source,) = project.select([chapter]).values()
+    source = project.notebooks()[notebook]
     name = default_name(table, profile) if name is None else name
     for what, text in (("table", table), ("name", name)):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", text):
@@ -142,7 +177,7 @@ def plan_sweep(
     )
     if len({repr(run) for run in runs}) < len(runs):
         raise UsageError(f"the grid {dict(grid)} holds a point twice")
-    return Sweep(project, chapter, table, name, source, values, runs, profile)
+    return Sweep(project, notebook, table, name, source, values, runs, profile)
 
 
 def spelled_out(text: str) -> list[str]:
@@ -164,68 +199,6 @@ def spelled_out(text: str) -> list[str]:
     return values
 
 
-def selected_cells(
-    notebook: nbformat.NotebookNode, table: str, path: Path
-) -> list[nbformat.NotebookNode]:
-    """Return the code cells that a table needs, in order.
-
-    Raises
-    ------
-    UsageError
-        When no cell is tagged for the table, when none of these cells keeps it, or when they use a
-        name that none of them defines.
-    """
-    wanted = {"parameters", SHARED_TAG, f"{SHARED_TAG}-{table}"}
-    cells = [c for c in code_cells(notebook) if wanted & set(c.metadata.get("tags", []))]
-    own = [c for c in cells if f"{SHARED_TAG}-{table}" in c.metadata.get("tags", [])]
-    if not own:
-        known = sorted(tables_of(notebook))
-        raise UsageError(
-            f"table is {table!r}, but {path.name} tags no cell {SHARED_TAG}-{table}; accepted are "
-            f"{', '.join(known) or 'none'}"
-        )
-    if not any(re.search(rf"results\.keep\(\s*[\"']{table}[\"']", cell.source) for cell in own):
-        raise UsageError(f"no cell of {path.name} tagged {SHARED_TAG}-{table} keeps {table!r}")
-    missing = undefined_names(cell.source for cell in cells)
-    if missing:
-        name, line = next(iter(missing.items()))
-        raise UsageError(
-            f"table {table!r}: the cell '{line}' uses {name!r}, which no cell tagged {SHARED_TAG} "
-            f"or {SHARED_TAG}-{table} defines"
-        )
-    return cells
-
-
-def tables_of(notebook: nbformat.NotebookNode) -> set[str]:
-    """Return the names of the tables that the tags of a notebook speak of."""
-    tags = {tag for cell in code_cells(notebook) for tag in cell.metadata.get("tags", [])}
-    prefix = f"{SHARED_TAG}-"
-    return {tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)}
-
-
-def undefined_names(sources: Iterable[str]) -> dict[str, str]:
-    """Return names that are used and bound nowhere before, with the first line of their cell."""
-    bound, missing = set(dir(builtins)) | {"get_ipython", "display"}, {}
-    for source in sources:
-        tree = parse(source)
-        nodes = list(ast.walk(tree))
-        bound |= {n.id for n in nodes if isinstance(n, ast.Name) and not _loads(n)}
-        bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-        bound |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        bound |= {n.name for n in nodes if isinstance(n, ast.ExceptHandler) and n.name}
-        for node in nodes:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                bound |= {(name.asname or name.name).split(".")[0] for name in node.names}
-        for node in nodes:
-            if isinstance(node, ast.Name) and _loads(node) and node.id not in bound:
-                missing.setdefault(node.id, first_line(new_code_cell(source)))
-    return missing
-
-
-def _loads(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)
-
-
 def run_sweep(sweep: Sweep, *, scheduler: str | None = None, jobs: int | None = None) -> bool:
     """Compute what is missing, print a line for each run, and write the file when all are there.
 
@@ -244,6 +217,9 @@ def run_sweep(sweep: Sweep, *, scheduler: str | None = None, jobs: int | None = 
     entries = _journal_entries(sweep, code, hashes)
     missing = [run for run in sweep.runs if _key(run) not in entries]
     print(f"{_title(sweep)}: {len(sweep.runs)} runs, {len(missing)} to compute", flush=True)
+    if missing and commit(sweep.source.parent, without=RESULTS).endswith("-dirty"):
+        print(f"{_title(sweep)}: the checkout differs from its commit; commit first, or this table")
+        print("  can never be confirmed by a row: it has to be made again when its code changes")
     good = True
     if missing:
         notebook = cut_notebook(read_notebook(sweep.source), cells)
@@ -265,31 +241,6 @@ def run_sweep(sweep: Sweep, *, scheduler: str | None = None, jobs: int | None = 
     return True
 
 
-def cells_hash(
-    cells: list[nbformat.NotebookNode], declared: Mapping[str, object], grid: Iterable[str]
-) -> str:
-    """Return the SHA-256 of what cells compute, whatever their comments and figure texts.
-
-    The default of a parameter counts where the cells use it and the grid does not set it.
-    """
-    own = [c for c in cells if "parameters" not in c.metadata.get("tags", [])]
-    names = {
-        node.id for c in own for node in ast.walk(parse(c.source)) if isinstance(node, ast.Name)
-    }
-    fixed = {k: v for k, v in declared.items() if k in names - {"profile", *grid}}
-    payload = json.dumps([[normalised(c.source) for c in own], fixed], sort_keys=True, default=repr)
-    return hashlib.sha256(payload.encode()).hexdigest()
-
-
-def cut_notebook(
-    notebook: nbformat.NotebookNode, cells: list[nbformat.NotebookNode]
-) -> nbformat.NotebookNode:
-    """Return a notebook of these cells and one that writes the record."""
-    closing = "from kempe_nb.notebook import record as _record\n_record.write([])"
-    notebook.cells = [*cells, new_code_cell(closing)]
-    return notebook
-
-
 def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes: Mapping) -> dict:
     """Execute one run on a worker and return its row and its facts.
 
@@ -300,19 +251,21 @@ def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes
     """
     with _one_run, tempfile.TemporaryDirectory(prefix="kempe-sweep-") as folder:
         present = code_hashes()
-        different = [name for name in _computing(hashes) if present.get(name) != hashes[name]]
+        different = [name for name in computing(hashes) if present.get(name) != hashes[name]]
         if different:
             raise RuntimeError(f"this worker has another {different[0]}; install the same checkout")
         started = time.perf_counter()
         facts_file = Path(folder) / "facts.json"
         try:
-            papermill_run(
-                nbformat.reads(notebook, as_version=4),
-                Path(folder) / "run.ipynb",
-                parameters,
-                facts_file,
-                cwd=cwd if os.path.isdir(cwd) else folder,
-            )
+            # A row is computed by the commit that it names, not by an earlier one.
+            with environment(**{cache.VARIABLE: ""}):
+                papermill_run(
+                    nbformat.reads(notebook, as_version=4),
+                    Path(folder) / "run.ipynb",
+                    parameters,
+                    facts_file,
+                    cwd=cwd if os.path.isdir(cwd) else folder,
+                )
         except PapermillExecutionError as error:
             cell = error.source.strip().splitlines()[0]
             raise RuntimeError(f"in '{cell}': {error.ename}: {error.evalue}") from None
@@ -323,63 +276,14 @@ def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes
         raise RuntimeError(f"it kept no row of {table!r}")
     return {
         "row": facts["tables"][table],
-        "modules": {name: hashes[name] for name in _computing(facts["modules"])},
+        "modules": {name: hashes[name] for name in computing(facts["modules"])},
         "seconds": round(time.perf_counter() - started, 1),
         "device": facts.get("device", "unknown"),
         "cores": os.cpu_count(),
         "versions": versions(),
-        # A table that was written a minute ago is no part of what this run computes from.
-        "commit": commit(Path(cwd), without=("book/results",)) if os.path.isdir(cwd) else "unknown",
+        "commit": commit(Path(cwd), without=RESULTS) if os.path.isdir(cwd) else "unknown",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-
-
-def _computing(modules: Iterable[str]) -> list[str]:
-    """Return the modules that stored numbers depend on."""
-    return [m for m in modules if any(m == c or m.startswith(f"{c}.") for c in COMPUTING)]
-
-
-def stale_reason(project: Project, file: Path) -> str:
-    """Return why a stored file is no longer what its code would give, or an empty string."""
-    _, told = results.read_pair(file)
-    source = project.chapters().get(told["chapter"])
-    if source is None:
-        return f"the chapter {told['chapter']} is gone"
-    try:
-        cells = selected_cells(read_notebook(source), told["table"], source)
-    except UsageError as error:
-        return str(error)
-    if cells_hash(cells, declared_parameters(source), told["grid"]) != told["code"]:
-        return "the cells that made it have changed"
-    present = code_hashes()
-    changed = [name for name, digest in told["modules"].items() if present.get(name) != digest]
-    return f"{', '.join(changed)} changed" if changed else ""
-
-
-def stored_files(project: Project) -> list[Path]:
-    """Return the stored files of all chapters."""
-    return sorted((project.book / "results").glob("*/*.csv"))
-
-
-def stored_sweep(project: Project, file: Path) -> Sweep:
-    """Return the sweep that made a stored file."""
-    _, told = results.read_pair(file)
-    grid = {name: ",".join(values) for name, values in told["grid"].items()}
-    return plan_sweep(
-        project, told["chapter"], told["table"], grid, profile=told["profile"], name=file.stem
-    )
-
-
-def remake(project: Project, *, scheduler: str | None = None, jobs: int | None = None) -> bool:
-    """Make the stored files again whose code has changed; tell whether all is well."""
-    good = True
-    for file in stored_files(project):
-        reason = stale_reason(project, file)
-        name = file.relative_to(project.root)
-        print(f"{name}: {reason or 'up to date'}", flush=True)
-        if reason:
-            good &= run_sweep(stored_sweep(project, file), scheduler=scheduler, jobs=jobs)
-    return good
 
 
 def _workers(sweep: Sweep, jobs: int | None) -> int:
@@ -432,6 +336,9 @@ def _arrivals(client, sweep: Sweep, notebook, missing, hashes) -> Iterator[tuple
     from distributed import as_completed
 
     text = nbformat.writes(notebook)
+    # Dask gives the result of a key to everybody who asks for it: a table of the same name in
+    # another chapter, or another checkout on the same scheduler, must never ask for ours.
+    own = uuid.uuid4().hex
     futures = {
         client.submit(
             execute_run,
@@ -440,7 +347,7 @@ def _arrivals(client, sweep: Sweep, notebook, missing, hashes) -> Iterator[tuple
             sweep.table,
             str(sweep.source.parent),
             hashes,
-            key=f"{sweep.name}-{_key(run)}",
+            key=f"{own}-{sweep.name}-{_key(run)}",
             pure=False,
         ): run
         for run in missing
@@ -496,7 +403,7 @@ def _write_file(sweep: Sweep, entries: list[dict], code: str) -> None:
     content = text.getvalue().encode()
     modules = {name: digest for entry in entries for name, digest in entry["modules"].items()}
     provenance = {
-        "chapter": sweep.chapter,
+        "notebook": sweep.notebook,
         "table": sweep.table,
         "profile": sweep.profile,
         "grid": dict(sweep.grid),
@@ -506,7 +413,7 @@ def _write_file(sweep: Sweep, entries: list[dict], code: str) -> None:
         **{fact: _distinct(entry[fact] for entry in entries) for fact in TOLD},
         "code": code,
         "modules": dict(sorted(modules.items())),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256(content),
     }
     write_atomically(sweep.file, content)
     write_atomically(

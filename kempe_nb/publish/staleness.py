@@ -1,0 +1,198 @@
+"""When what was made is still good: executed copies, and the tables of stored runs.
+
+Both depend on what their code computes, on parameters and on data, and on nothing else. Comments,
+docstrings, layout, prose, tags and the literal texts (`alt`, `caption`) of a figure do not count;
+these texts are filled in when the book is built. The hashes are the same on every version of Python
+that the package runs on.
+
+An executed copy depends on the code of its cells, the parameters, the code of the package modules
+that it imported, the bytes of those whose source it shows, the stored files that it read, and the
+versions of the libraries. It takes a minute to make, so a changed hash is enough to make it again.
+
+A stored table depends on the cells that made it and on the modules that these compute with. It
+takes hours, so a changed hash is a suspicion only; `confirm` tells what becomes of it.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+
+import kempe_nb
+from kempe_nb.publish.project import code_cells
+
+LIBRARIES = (
+    "ipywidgets",
+    "matplotlib",
+    "numpy",
+    "papermill",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+#: What stored numbers depend on; figures, sliders and claims only show them.
+COMPUTING = (
+    "kempe_nb.kernels",
+    "kempe_nb.methods",
+    "kempe_nb.notebook.data",
+    "kempe_nb.notebook.profile",
+)
+#: The calls whose literal texts are filled in at build time, and the names of these texts.
+TEXT_CALLS = ("figures.show", "sliders.explore")
+TEXT_NAMES = ("alt", "caption")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def fingerprint(notebook: nbformat.NotebookNode, parameters: Mapping) -> str:
+    """Return the SHA-256 of the code, the parameters and the versions of a run."""
+    parts = [normalised(cell.source) for cell in code_cells(notebook)]
+    payload = json.dumps([parts, dict(parameters), versions()], sort_keys=True, default=repr)
+    return sha256(payload.encode())
+
+
+def cells_hash(
+    cells: list[nbformat.NotebookNode], declared: Mapping[str, object], grid: Iterable[str]
+) -> str:
+    """Return the SHA-256 of what the cells of a table compute.
+
+    The default of a parameter counts where the cells use it and the grid does not set it.
+    """
+    own = [c for c in cells if "parameters" not in c.metadata.get("tags", [])]
+    names = {
+        node.id for c in own for node in ast.walk(parse(c.source)) if isinstance(node, ast.Name)
+    }
+    fixed = {k: v for k, v in declared.items() if k in names - {"profile", *grid}}
+    payload = json.dumps([[normalised(c.source) for c in own], fixed], sort_keys=True, default=repr)
+    return sha256(payload.encode())
+
+
+def normalised(source: str) -> str:
+    """Return a text that is the same for two cells that compute the same."""
+    try:
+        tree = parse(source)
+    except SyntaxError:
+        # Executing the cell will say what is wrong, and where.
+        return source
+    for keyword in _text_keywords(tree):
+        keyword.value = ast.Constant("")
+    # IPython shows the value of a last expression unless a semicolon follows.
+    return dump(tree) + (";" if source.rstrip().endswith(";") else "")
+
+
+def dump(node: object) -> str:
+    """Return the text of a syntax tree, the same for every version of Python.
+
+    `ast.dump` writes fields that only some versions have, all of them empty in the trees of others.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in node._fields)
+        told = [f"{name}={dump(value)}" for name, value in fields if value not in (None, [])]
+        return f"{type(node).__name__}({', '.join(told)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(dump, node))}]"
+    return repr(node)
+
+
+def parse(source: str) -> ast.Module:
+    """Return the syntax tree of a cell, with IPython's magics turned into calls."""
+    return ast.parse(TransformerManager().transform_cell(source))
+
+
+def literal_texts(source: str) -> list[tuple[str, str]]:
+    """Return the literal texts of the figures of a cell as (name, text), in order."""
+    return [(keyword.arg, keyword.value.value) for keyword in _text_keywords(parse(source))]
+
+
+def module_files() -> dict[str, Path]:
+    """Return the files of the modules of the package, by the names of the modules."""
+    package = Path(kempe_nb.__file__).parent
+    found = {}
+    for file in package.rglob("*.py"):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def code_hashes() -> dict[str, str]:
+    """Return the SHA-256 of what every module of the package computes, by its name.
+
+    A script of the same name beside a module belongs to it.
+    """
+    return {name: sha256(_code_of(file)) for name, file in module_files().items()}
+
+
+def text_hashes(modules: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the bytes of the named modules, those of the package only."""
+    files = module_files()
+    return {name: sha256(files[name].read_bytes()) for name in modules if name in files}
+
+
+def modules_are_unchanged(facts: Mapping) -> bool:
+    """Tell whether the modules that a run used, and those that it shows, are what they were."""
+    used, shown = facts.get("modules"), facts.get("shown", {})
+    if not isinstance(used, dict) or not isinstance(shown, dict):
+        return False
+    present = code_hashes()
+    same_code = all(present.get(name) == digest for name, digest in used.items())
+    return same_code and text_hashes(shown) == shown
+
+
+def stored_runs_are_unchanged(recorded: Mapping, chapters: Path) -> bool:
+    """Tell whether the stored files that a run read, "CHAPTER/TABLE", hold what they held then."""
+    for name, digest in recorded.items():
+        chapter, _, table = name.partition("/")
+        file = chapters / chapter / "results" / f"{table}.csv"
+        if not file.is_file() or sha256(file.read_bytes()) != digest:
+            return False
+    return True
+
+
+def computing(modules: Iterable[str]) -> list[str]:
+    """Return the modules that stored numbers depend on."""
+    return [m for m in modules if any(m == c or m.startswith(f"{c}.") for c in COMPUTING)]
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of some bytes in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _code_of(file: Path) -> bytes:
+    tree = _without_docstrings(file.read_text(encoding="utf-8"))
+    script = file.with_suffix(".js")
+    return dump(tree).encode() + (script.read_bytes() if script.exists() else b"")
+
+
+def _without_docstrings(source: str) -> ast.Module:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def _text_keywords(tree: ast.Module) -> Iterator[ast.keyword]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in TEXT_CALLS:
+            for keyword in node.keywords:
+                literal = isinstance(keyword.value, ast.Constant)
+                if keyword.arg in TEXT_NAMES and literal and isinstance(keyword.value.value, str):
+                    yield keyword
