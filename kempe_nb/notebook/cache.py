@@ -32,9 +32,9 @@ def remembered(function: Callable) -> Callable:
     Parameters
     ----------
     function : callable
-        At the top level of a module of the package. Its arguments are numbers, words, and tuples of
-        these, and equal ones have to give equal results. Its result is made of tensors, numbers,
-        words, lists, tuples and dicts; anything else could not be read back safely.
+        At the top level of a module of the package. Its arguments are tensors, numbers, words, and
+        tuples of these, and equal ones have to give equal results. Its result is made of the same
+        and of lists and dicts; anything else could not be read back safely.
 
     Raises
     ------
@@ -44,15 +44,15 @@ def remembered(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapper(*arguments, **named):
-        _refuse_other_kinds(function, (*arguments, *named.values()))
         folder = cache_folder()
         if folder is None:
             return function(*arguments, **named)
+        told = {n: _key_of(v, function) for n, v in [*enumerate(arguments), *named.items()]}
         # In a function of its own that joblib can name: the key is the code, not this wrapper.
         memory = Memory(folder, verbose=0)
         packed = memory.cache(_packed, ignore=["compute"])
         name = f"{function.__module__}.{function.__qualname__}"
-        key = repr((name, environment_hash(), arguments, sorted(named.items())))
+        key = repr((name, environment_hash(), sorted(told.items(), key=repr)))
         compute = functools.partial(function, *arguments, **named)
         with warnings.catch_warnings():
             # joblib warns of an entry that it cannot read, and computes it again.
@@ -98,12 +98,17 @@ def _digest(key: str, content: bytes) -> str:
     return hashlib.sha256(key.encode() + content).hexdigest()
 
 
-def _refuse_other_kinds(function: Callable, values: tuple) -> None:
-    for value in values:
-        if isinstance(value, tuple):
-            _refuse_other_kinds(function, value)
-        elif not isinstance(value, str | bool | int | float | None):
-            raise TypeError(
-                f"{function.__name__} is given a {type(value).__name__}; accepted are numbers, "
-                "words and tuples of these, which name an entry of the cache"
-            )
+def _key_of(value: object, function: Callable) -> object:
+    """Return what an argument contributes to the key: itself, or the hash of a tensor."""
+    if isinstance(value, tuple):
+        return tuple(_key_of(each, function) for each in value)
+    if isinstance(value, torch.Tensor):
+        content = value.detach().cpu().contiguous().numpy().tobytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return ("tensor", str(value.dtype), tuple(value.shape), str(value.device), digest)
+    if isinstance(value, str | bool | int | float | None):
+        return value
+    raise TypeError(
+        f"{function.__name__} is given a {type(value).__name__}; accepted are tensors, numbers, "
+        "words and tuples of these, which name an entry of the cache"
+    )
