@@ -206,7 +206,8 @@ def distance(
     Returns
     -------
     float
-        At least zero; infinite when a number of `live` is not finite.
+        Zero where chance alone, over all numbers, has something as far in every second run or
+        more; infinite when a number of `live` is not finite.
 
     Raises
     ------
@@ -359,9 +360,9 @@ def _refuse_wide(accepted_low, accepted_high, low, high, at_most: float, count: 
     name = tuple(map(int, place))
     raise ResultsError(
         f"number {name} of {count} runs: a bound of {at_most:g} accepts {accepted_low[place]:.3g} "
-        f"to {accepted_high[place]:.3g}, which is {share[place]:.0%} of its range from "
-        f"{low[place]:.3g} to {high[place]:.3g}; such a check passes for nearly anything. Compare "
-        "fewer numbers, or numbers that vary less, or store more runs"
+        f"to {accepted_high[place]:.3g}, more than half of its range from {low[place]:.3g} to "
+        f"{high[place]:.3g}; such a check passes for nearly anything. Compare fewer numbers, or "
+        "numbers that vary less, or store more runs"
     )
 
 
