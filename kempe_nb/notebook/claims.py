@@ -17,6 +17,8 @@ import numpy as np
 from kempe_nb.notebook import record
 
 VERDICTS = ("holds", "fails", "differs")
+#: What a claim can be evidence of; see `check`. Claims of chapters of the old form have none yet.
+KINDS = ("identity", "consistency", "measurement")
 
 
 class ClaimsError(AssertionError):
@@ -36,6 +38,7 @@ class Claim:
     paper: str
     verdict: str
     expected: str
+    kind: str = ""
 
 
 _ledger: dict[str, Claim] = {}
@@ -52,11 +55,19 @@ def check(
     paper: str = "",
     expect: str = "holds",
     unit: str = "",
+    kind: str = "",
 ) -> Claim:
     """Check one claim, keep it in the chapter's ledger and print its verdict.
 
     The printed line holds the identity, the sentence and the verdict, but no measured digit: it is
     kept in git and compared by nbval on every machine.
+
+    Claims are of three kinds, and only the last is evidence for or against a paper:
+
+    * an *identity* is true by algebra; if it fails, the code is wrong,
+    * a *consistency* compares two computations of ours, a formula with a simulation, say; if it
+      fails, one of the two is wrong,
+    * a *measurement* could have come out otherwise, with all of our code right.
 
     Parameters
     ----------
@@ -69,13 +80,15 @@ def check(
     source : str
         Where the statement comes from: the paper with its section, or our own derivation.
     at_most, at_least : float, optional
-        Inclusive bounds; at least one of them for a number, none for a bool.
+        Inclusive, finite bounds; at least one of them for a number, none for a bool.
     paper : str
         What the paper says; required when `expect` is "differs".
     expect : {"holds", "fails", "differs"}
         The verdict that the page is written for.
     unit : str
         Printed behind the measured value.
+    kind : {"identity", "consistency", "measurement", ""}
+        What the claim can be evidence of; empty for one that is not sorted yet.
 
     Returns
     -------
@@ -84,10 +97,12 @@ def check(
     Raises
     ------
     ValueError
-        For a malformed or repeated identity, missing or contradictory bounds, or an unknown
-        verdict. A NaN is a value that satisfies nothing.
+        For a malformed or repeated identity, missing, infinite or contradictory bounds, an unknown
+        verdict or an unknown kind. A NaN is a value that satisfies nothing.
     """
     _refuse_bad_arguments(claim_id, sentence, measured, source, at_most, at_least, paper, expect)
+    if kind not in ("", *KINDS):
+        raise ValueError(f"kind is {kind!r}; accepted are {', '.join(map(repr, KINDS))}")
     satisfied = _satisfied(measured, at_most, at_least)
     verdict = "holds" if satisfied else ("differs" if expect == "differs" else "fails")
     claim = Claim(
@@ -100,6 +115,7 @@ def check(
         paper=paper,
         verdict=verdict,
         expected=expect,
+        kind=kind,
     )
     _ledger[claim_id] = claim
     lines = textwrap.wrap(sentence, 72, initial_indent="  ", subsequent_indent="  ")
@@ -110,6 +126,9 @@ def check(
 def close() -> None:
     """Write the record and print the tally; raise when a claim turned out unexpectedly.
 
+    The first line counts all claims. A second one counts the measurements alone, where claims say
+    that they are some: a page with many identities has not confirmed much.
+
     Raises
     ------
     ClaimsError
@@ -117,8 +136,10 @@ def close() -> None:
     """
     claims = list(_ledger.values())
     record.write([asdict(claim) for claim in claims])
-    tally = [f"{sum(c.verdict == v for c in claims)} {v}" for v in VERDICTS]
-    print(f"{len(claims)} claims: {', '.join(tally)}")
+    print(f"{len(claims)} claims: {_tally(claims)}")
+    measurements = [claim for claim in claims if claim.kind == "measurement"]
+    if measurements:
+        print(f"{len(measurements)} measurements: {_tally(measurements)}")
     surprises = [claim for claim in claims if claim.verdict != claim.expected]
     if surprises:
         lines = [
@@ -127,6 +148,10 @@ def close() -> None:
             for c in surprises
         ]
         raise ClaimsError(f"{len(surprises)} of {len(claims)} claims:\n" + "\n".join(lines))
+
+
+def _tally(claims: list[Claim]) -> str:
+    return ", ".join(f"{sum(c.verdict == v for c in claims)} {v}" for v in VERDICTS)
 
 
 def clear() -> None:
@@ -159,8 +184,10 @@ def _refuse_bad_arguments(claim_id, sentence, measured, source, at_most, at_leas
     if not bounds:
         raise ValueError("neither at_most nor at_least is given; a number needs a bound")
     for bound in bounds:
-        if not isinstance(bound, Real) or math.isnan(bound):
-            raise ValueError(f"a bound is {bound!r}; accepted for at_most and at_least are numbers")
+        if not isinstance(bound, Real) or not math.isfinite(bound):
+            raise ValueError(
+                f"a bound is {bound!r}; accepted for at_most and at_least are finite numbers"
+            )
     if len(bounds) == 2 and at_least > at_most:
         raise ValueError(f"at_least={at_least!r} is above at_most={at_most!r}")
 

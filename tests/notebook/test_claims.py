@@ -18,7 +18,10 @@ def check(claim_id="a-claim", measured=1.0, **options):
     return claims.check(claim_id, f"The sentence of {claim_id}.", measured, **options)
 
 
-@given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.floats(allow_nan=False))
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.floats(allow_nan=False), finite, finite)
 @settings(deadline=None)
 def test_a_claim_holds_exactly_inside_its_bounds(value, a, b):
     claims.clear()
@@ -28,8 +31,8 @@ def test_a_claim_holds_exactly_inside_its_bounds(value, a, b):
 
 
 def test_nan_satisfies_nothing():
-    assert check(measured=math.nan, at_most=math.inf).verdict == "fails"
-    assert check("other", measured=math.nan, at_least=-math.inf).verdict == "fails"
+    assert check(measured=math.nan, at_most=1e300).verdict == "fails"
+    assert check("other", measured=math.nan, at_least=-1e300).verdict == "fails"
 
 
 def test_a_bool_is_its_own_condition():
@@ -105,6 +108,34 @@ def test_surprises_are_recorded_too_and_the_tally_counts_verdicts(tmp_path, monk
     assert "3 claims: 1 holds, 1 fails, 1 differs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["", "identity", "consistency", "measurement"])
+def test_the_kind_of_a_claim_is_recorded(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(record.VARIABLE, str(tmp_path / "facts.json"))
+    assert check(kind=kind).kind == kind
+    claims.close()
+    assert json.loads((tmp_path / "facts.json").read_text())["claims"][0]["kind"] == kind
+
+
+def test_a_claim_that_is_not_sorted_yet_has_no_kind(capsys):
+    assert check().kind == ""
+    capsys.readouterr()
+    claims.close()
+    assert capsys.readouterr().out == "1 claims: 1 holds, 0 fails, 0 differs\n"
+
+
+def test_the_tally_counts_measurements_in_a_second_line(capsys):
+    check("algebra", kind="identity")
+    check("two-ways", kind="consistency")
+    check("seen", kind="measurement")
+    check("seen-otherwise", measured=9.0, kind="measurement", expect="differs", paper="less")
+    capsys.readouterr()
+    claims.close()
+    assert capsys.readouterr().out.splitlines() == [
+        "4 claims: 3 holds, 0 fails, 1 differs",
+        "2 measurements: 1 holds, 0 fails, 1 differs",
+    ]
+
+
 def test_what_is_shown_has_value_unit_and_condition():
     claim = check(measured=1.23456, at_least=1, at_most=2.5, unit="s")
     assert (claim.shown, claim.condition) == ("1.23 s", "1 to 2.5 s")
@@ -128,6 +159,11 @@ def test_a_repeated_identity_is_refused_but_a_cell_may_run_twice():
         ({"measured": "text"}, "measured is 'text'"),
         ({"at_most": None}, "needs a bound"),
         ({"at_most": math.nan}, "a bound is nan"),
+        ({"at_most": math.inf}, "a bound is inf; accepted for at_most and at_least are finite"),
+        ({"at_least": -math.inf}, "a bound is -inf"),
+        ({"at_most": 2, "at_least": -np.inf}, "a bound is -inf"),
+        ({"kind": "fact"}, "kind is 'fact'; accepted are 'identity', 'consistency', 'measurement'"),
+        ({"kind": None}, "kind is None"),
         ({"at_most": 1, "at_least": 2}, "is above"),
         ({"measured": True, "at_most": 1}, "measured is a bool"),
         ({"claim_id": None}, "claim_id is None"),

@@ -16,6 +16,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from kempe_nb.__main__ import main
+from kempe_nb.notebook.results import FEWEST_RUNS
 from kempe_nb.publish.accept import CLAIM_TAGS, is_claim_cell
 from kempe_nb.publish.execute import plan
 from kempe_nb.publish.fingerprint import code_cells
@@ -185,13 +186,21 @@ def test_every_stored_file_is_read_by_the_page_which_tells_where_it_comes_from(n
     assert sorted(told) == stored
 
 
+def stored_runs(chapter, table):
+    """Return how many runs of a table are stored for the default profile."""
+    lines = (PROJECT.book / "results" / chapter / f"{table}.csv").read_text().splitlines()
+    return len(lines) - 1
+
+
 @each_chapter
-def test_a_chapter_with_stored_runs_compares_its_own_run_with_each_table(name):
+def test_a_chapter_with_stored_runs_compares_its_own_run_with_each_table_of_ten(name):
     notebook = read_notebook(CHAPTERS[name])
     source = "\n".join(cell.source for cell in code_cells(notebook))
     kept = re.findall(r"results\.keep\(\s*[\"'](\w+)", source)
     assert sorted(kept) == sorted(tables_of(notebook))
-    assert len(re.findall(r"results\.distance\(", source)) >= len(kept)
+    # With fewer runs a comparison that could fail is not to be had, and `distance` refuses it.
+    enough = [table for table in kept if stored_runs(name, table) >= FEWEST_RUNS]
+    assert len(re.findall(r"results\.distance\(", source)) >= len(enough)
 
 
 def nbval(path):
