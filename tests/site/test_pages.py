@@ -210,11 +210,12 @@ def test_solutions_are_folded_until_they_are_asked_for(name, visit):
 
 @each_chapter
 @pytest.mark.browser
-def test_a_badge_leads_to_its_row_in_the_table(name, visit):
+def test_a_badge_opens_and_leads_to_its_row_in_the_ledger(name, visit):
     page = visit(name).page
-    badge = page.locator("a.kempe-badge").first
-    target = badge.get_attribute("href").removeprefix("#")
-    badge.click()
+    page.locator("a.kempe-badge").first.click()
+    page.locator(".kempe-details:popover-open a").first.click()
+    page.wait_for_url("**/claims.html#*")
+    target = page.evaluate("decodeURIComponent(location.hash.slice(1))")
     assert page.locator(f"[id='{target}']").is_visible()
     assert page.locator(f"[id='{target}']").evaluate("n => n.closest('table') !== null")
 
