@@ -11,7 +11,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 from kempe_nb.notebook import figures
-from kempe_nb.publish.sphinx import claims, cost, ledger, numbering, speed
+from kempe_nb.publish.sphinx import chapters, claims, cost, ledger, numbering, speed
 from kempe_nb.publish.sphinx.records import names_of_records
 
 
@@ -38,7 +38,7 @@ def setup(app: Sphinx) -> dict:
     """Register everything."""
     # Sphinx rebuilds when a configuration value changes; it does not watch these files.
     app.add_config_value("kempe_nb_sources", _sources_hash(Path(app.confdir)), "env", types=[str])
-    for module in (claims, cost, ledger, numbering, speed):
+    for module in (chapters, claims, cost, ledger, numbering, speed):
         module.setup(app)
     app.connect("html-page-context", _mend_bibliography)
     return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -80,9 +80,12 @@ def page_of(env: BuildEnvironment, where: str) -> str:
         return env.docname
     if where.startswith(f"{KERNELS}/"):
         return where
+    found = load_facts(env)
     paper = paper_of(env.docname)
-    sibling = f"{CHAPTERS}/{paper}/{where}"
-    return sibling if paper and sibling in load_facts(env) else f"{CHAPTERS}/{where}"
+    places = [f"{CHAPTERS}/{where}"]
+    if env.docname.startswith(f"{CHAPTERS}/{paper}/"):
+        places.insert(0, f"{CHAPTERS}/{paper}/{where}")
+    return next((place for place in places if place in found), places[0])
 
 
 def find_claim(env: BuildEnvironment, name: str) -> tuple[str, dict | None]:
