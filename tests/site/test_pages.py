@@ -160,10 +160,11 @@ def test_no_serious_accessibility_violation(name, theme, visit):
 
 
 @each_page
+@pytest.mark.parametrize("width", [390, 320])
 @pytest.mark.browser
-def test_a_phone_does_not_scroll_sideways(name, visit):
-    page = visit(name, width=390).page
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_a_phone_does_not_scroll_sideways(name, width, visit):
+    page = visit(name, width=width).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @each_chapter
