@@ -51,8 +51,9 @@ def load_stored(env: BuildEnvironment) -> dict[str, dict]:
 
 
 def names_of_records(folder: Path) -> list[str]:
-    """Return the names of all executed pages below a folder of sources."""
-    return sorted(_docname(file, folder / RECORDS) for file in (folder / RECORDS).rglob("*.json"))
+    """Return the names of all records below a folder of sources, runs and benchmarks."""
+    records = folder / RECORDS
+    return sorted(file.relative_to(records).as_posix() for file in records.rglob("*.*"))
 
 
 def paper_of(docname: str) -> str:
