@@ -1,4 +1,4 @@
-"""One figure style that reads well in the light and the dark theme, and figures with alt texts.
+"""One figure style that reads well in the light and the dark theme; figures and small tables.
 
 A figure enters the page as inline SVG. Its neutral parts (text, axes, ticks, grid) are written as
 `currentColor`, so they take the colour of the page's own text in either theme, and its letters stay
@@ -8,7 +8,7 @@ text. The data colours are mid-tones with a contrast of at least 3:1 against bot
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import matplotlib as mpl
@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 
-from kempe_nb.notebook import record
+from kempe_nb.notebook import record, tables
 
 #: Data colours, by name. tests/notebook/test_figures.py checks their contrast.
 COLORS = {
@@ -74,15 +74,13 @@ _STYLE = {
     + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))]),
 }
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
 
 def use_style() -> None:
     """Make the book's style the default of every figure drawn from now on."""
     mpl.rcParams.update(_STYLE)
 
 
-def show(fig: Figure, *, alt: str, caption: str, **values) -> None:
+def show(fig: Figure, *, alt: str, caption: str, name: str | None = None, **values) -> None:
     """Display a figure with its alternative text and its caption, and close it.
 
     Parameters
@@ -95,23 +93,75 @@ def show(fig: Figure, *, alt: str, caption: str, **values) -> None:
         without executing the chapter again.
     caption : str
         The visible caption, with fields like `alt`.
+    name : str, optional
+        Lower-case words joined by hyphens, once in a run. The opening page of a paper and the map
+        of the book can then show this figure, too.
     **values
         Numbers and words for the fields.
 
     Raises
     ------
     ValueError
-        For an empty `alt` or `caption`, a field without a value, a figure without axes, or a title
-        inside the axes.
+        For an empty `alt` or `caption`, a field without a value, a malformed or repeated name, a
+        figure without axes, or a title inside the axes.
     """
     refuse_bad_figure(fig)
+    _refuse_bad_name(name)
     values = plain_values(values)
     texts = fill({"alt": alt, "caption": caption}, values)
     record.count("figures")
     markup = figure_html(to_svg(fig, salt=texts["alt"]), **texts)
     plt.close(fig)
     data = {"text/html": markup, "text/plain": f"Figure: {texts['alt']}"}
-    display(data, raw=True, metadata=text_metadata({"alt": alt, "caption": caption}, [values]))
+    metadata = text_metadata({"alt": alt, "caption": caption}, [values])
+    if name is not None:
+        metadata["kempe_nb"]["name"] = name
+        record.note("figure_names", [*record.fact("figure_names", []), name])
+    display(data, raw=True, metadata=metadata)
+
+
+def table(
+    rows: Sequence[Sequence],
+    head: Sequence[str],
+    *,
+    caption: str,
+    align: str | None = None,
+    highlight: int | Sequence[int] | None = None,
+) -> None:
+    """Display a small table of results.
+
+    Parameters
+    ----------
+    rows : sequence of sequences
+        The cells: texts as they are, numbers with three significant digits (integers whole). The
+        first cell of a row names it.
+    head : sequence of str
+        The names of the columns, with their units.
+    caption : str
+        What the table shows.
+    align : str, optional
+        One letter for each column, l or r; by default numbers stand to the right.
+    highlight : int or sequence of int, optional
+        The rows, counted from 0, that are set in bold.
+
+    Raises
+    ------
+    ValueError
+        For an empty caption, rows that do not fit the head, a cell that is neither a text nor a
+        finite number, or an alignment or a row that does not exist.
+    """
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(
+            f"caption is {caption!r}; every table needs a text that says what it shows"
+        )
+    cells, align, marked = tables.checked(rows, head, align, highlight)
+    record.count("tables_shown")
+    data = {
+        "text/html": tables.markup(cells, head, caption=caption, align=align, marked=marked),
+        "text/plain": tables.plain(cells, head, caption=caption, align=align),
+    }
+    # Its texts are computed by the run: there is no template to fill in again.
+    display(data, raw=True, metadata=text_metadata({}, []))
 
 
 def draw_spread(axes, x, runs, live=None, *, label: str = "", **style) -> None:
@@ -145,6 +195,16 @@ def draw_spread(axes, x, runs, live=None, *, label: str = "", **style) -> None:
     axes.errorbar(x, runs.mean(0), 2 * runs.std(0, ddof=1), label=label or None, **style)
     if live is not None:
         axes.plot(x, live, "x", ls="none", color=COLORS["red"])
+
+
+def _refuse_bad_name(name: str | None) -> None:
+    if name is None:
+        return
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"name is {name!r}; accepted are lower-case words like 'two-slopes'")
+    # In a live notebook a cell may run again.
+    if record.is_published() and name in record.fact("figure_names", []):
+        raise ValueError(f"name {name!r} is taken by another figure of this run")
 
 
 def fill(templates: Mapping[str, str], values: Mapping) -> dict[str, str]:
@@ -266,7 +326,7 @@ def power_of_ten(value: float, _position=None) -> str:
     if abs(exponent - round(exponent)) > 1e-9:
         return f"{value:g}"
     exponent = round(exponent)
-    return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(_SUPERSCRIPT))
+    return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(tables.SUPERSCRIPT))
 
 
 def refuse_bad_figure(fig: Figure) -> None:

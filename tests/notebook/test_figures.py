@@ -48,6 +48,29 @@ def test_numpy_numbers_become_plain_ones(shown):
     assert type(options["metadata"]["kempe_nb"]["frames"][0]["top"]) is float
 
 
+def test_a_name_is_kept_with_the_figure_and_with_the_run(shown):
+    figures.show(line_figure(), alt="A line.", caption="c", name="two-slopes")
+    figures.show(line_figure(), alt="A line.", caption="c")
+    named, nameless = (options["metadata"]["kempe_nb"] for _, options in shown)
+    assert named["name"] == "two-slopes" and "name" not in nameless
+    assert record._facts["figure_names"] == ["two-slopes"]
+
+
+@pytest.mark.parametrize("name", ["", "Two", "two_slopes", "-a", "a b", 3])
+def test_a_name_that_is_not_made_of_words_is_refused(name, shown):
+    with pytest.raises(ValueError, match=f"name is {name!r}; accepted are lower-case words"):
+        figures.show(line_figure(), alt="A line.", caption="c", name=name)
+    assert shown == []
+
+
+def test_a_name_is_given_once_in_a_published_run_and_again_in_a_live_one(shown, monkeypatch):
+    for _ in range(2):
+        figures.show(line_figure(), alt="A line.", caption="c", name="slope")
+    monkeypatch.setenv(record.VARIABLE, "file")
+    with pytest.raises(ValueError, match="name 'slope' is taken by another figure of this run"):
+        figures.show(line_figure(), alt="A line.", caption="c", name="slope")
+
+
 @pytest.mark.parametrize("alt", ["a {", "a {x:q}", "a {x.y}"])
 def test_a_text_that_cannot_be_filled_is_named(alt, shown):
     with pytest.raises(ValueError, match="alt is 'a {"):

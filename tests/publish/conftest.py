@@ -1,10 +1,12 @@
 """A small project of its own for the tests of the executor, and a small site for the extension."""
 
 import io
+import json
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from facts_of_a_run import FACTS
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -58,7 +60,7 @@ def build_pages(tmp_path):
 
     def build_pages(files):
         source = tmp_path / "source"
-        extensions = "extensions = ['myst_parser', 'kempe_nb.publish.sphinx_ext']\n"
+        extensions = "extensions = ['myst_parser', 'kempe_nb.publish.sphinx']\n"
         for name, content in {"conf.py": extensions, **files}.items():
             write_if_changed(source / name, content.encode())
         warnings = io.StringIO()
@@ -77,3 +79,19 @@ def build_pages(tmp_path):
         return pages, warnings.getvalue()
 
     return build_pages
+
+
+@pytest.fixture
+def build(build_pages):
+    """Build a small site of a chapter and return its pages and its warnings."""
+
+    def build(chapter, index="# Index\n\n```{toctree}\nchapters/one\n```\n", facts=FACTS):
+        return build_pages(
+            {
+                "index.md": index,
+                "chapters/one.md": chapter,
+                "_records/chapters/one.json": json.dumps(facts),
+            }
+        )
+
+    return build

@@ -1,13 +1,17 @@
 """The built site behind a local server, and a real browser."""
 
+import contextlib
 import functools
 import http.server
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from kempe_nb.publish.project import Project
+from tests.site.sample import write_sample
 
 HTML = Project.find(Path(__file__).parent).build / "html"
 #: Made by Sphinx and its extensions: a redirect, indices, and parts of other pages.
@@ -25,16 +29,48 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
+@contextlib.contextmanager
+def serving(folder):
+    """Serve a folder and give its address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
 @pytest.fixture(scope="session")
 def site():
     """Serve the built site and return its address."""
     if not PAGES:
         pytest.fail("there is no built site: run make book first")
-    handler = functools.partial(_Quiet, directory=str(HTML))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serving(HTML) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """Build the small book with the configuration of the book; return its folder of pages."""
+    project = Project.find(Path(__file__).parent)
+    folder = tmp_path_factory.mktemp("sample")
+    source = folder / "source"
+    source.mkdir()
+    write_sample(source, project.book)
+    command = [
+        *(str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--quiet"),
+        *("--config", str(project.root / "_config.yml"), "--path-output", str(folder)),
+        *("--toc", str(source / "_toc.yml"), "-W", "-n", "--keep-going"),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, cwd=project.root)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def sample_site(sample):
+    """Serve the small book and return its address."""
+    with serving(sample) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -66,23 +102,34 @@ class Visit:
             lambda message: self.errors.append(message.text) if message.type == "error" else None,
         )
         self.page.goto(address, wait_until="load")
-        if self.page.locator(".math").count():
+        if self.page.locator(".math").count() and self.page.evaluate("'MathJax' in window"):
             self.page.wait_for_selector("mjx-container", state="attached")
 
 
-@pytest.fixture
-def visit(site, chromium):
-    """Open a page of the site in a theme and at a width."""
+def visitor(chromium, address):
+    """Give a function that opens a page of a site, in a theme, at a width, with other options."""
     contexts = []
 
-    def visit(name, theme="light", width=1280, query=""):
-        context = chromium.new_context(viewport={"width": width, "height": 900})
+    def visit(name, theme="light", width=1280, query="", **options):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
         context.add_init_script(
             f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
         )
         contexts.append(context)
-        return Visit(context, f"{site}/{name}.html{query}")
+        return Visit(context, f"{address}/{name}.html{query}")
 
     yield visit
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def visit(site, chromium):
+    """Open a page of the site."""
+    yield from visitor(chromium, site)
+
+
+@pytest.fixture
+def visit_sample(sample_site, chromium):
+    """Open a page of the small book."""
+    yield from visitor(chromium, sample_site)

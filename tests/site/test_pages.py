@@ -32,7 +32,9 @@ def anchors(file):
 
 def test_every_page_of_the_table_of_contents_was_built():
     toc = yaml.safe_load((HTML.parent.parent / "_toc.yml").read_text())
-    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    chapters += [section for chapter in chapters for section in chapter.get("sections", [])]
+    files = [chapter["file"] for chapter in chapters]
     assert {toc["root"], *files} <= set(PAGES)
 
 
@@ -160,10 +162,11 @@ def test_no_serious_accessibility_violation(name, theme, visit):
 
 
 @each_page
+@pytest.mark.parametrize("width", [390, 320])
 @pytest.mark.browser
-def test_a_phone_does_not_scroll_sideways(name, visit):
-    page = visit(name, width=390).page
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_a_phone_does_not_scroll_sideways(name, width, visit):
+    page = visit(name, width=width).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @each_chapter
@@ -210,13 +213,22 @@ def test_solutions_are_folded_until_they_are_asked_for(name, visit):
 
 @each_chapter
 @pytest.mark.browser
-def test_a_badge_leads_to_its_row_in_the_table(name, visit):
+def test_a_badge_opens_and_leads_to_its_row_in_the_ledger(name, visit):
     page = visit(name).page
-    badge = page.locator("a.kempe-badge").first
-    target = badge.get_attribute("href").removeprefix("#")
-    badge.click()
+    page.locator("a.kempe-badge").first.click()
+    page.locator(".kempe-details:popover-open a").first.click()
+    page.wait_for_url("**/claims.html#*")
+    target = page.evaluate("decodeURIComponent(location.hash.slice(1))")
     assert page.locator(f"[id='{target}']").is_visible()
     assert page.locator(f"[id='{target}']").evaluate("n => n.closest('table') !== null")
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("kernels/")])
+@pytest.mark.browser
+def test_a_table_of_times_fits_a_screen(name, visit):
+    page = visit(name).page
+    for region in page.locator(".kempe-scroll").all():
+        assert region.evaluate("n => n.scrollWidth <= n.clientWidth")
 
 
 @pytest.mark.browser

@@ -18,7 +18,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from kempe_nb.notebook import figures
-from kempe_nb.publish.sphinx_ext import table
+from kempe_nb.publish.sphinx.markup import table
 from kempe_nb.publish.stage import RECORDS
 
 logger = logging.getLogger(__name__)
@@ -345,7 +345,6 @@ def _text(text: str) -> list[nodes.Node]:
     return [nodes.paragraph(text=text)]
 
 
-def setup(app: Sphinx) -> dict:
+def setup(app: Sphinx) -> None:
     """Register the directive."""
     app.add_directive("speed", SpeedDirective)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -196,3 +196,62 @@ def test_an_operation_without_results_is_a_warning(build, page):
     _, warnings = build([], page)
     name = "other" if "other" in page else "chain"
     assert f"operation '{name}' has no results; run python -m benchmarks {name}" in warnings
+
+
+SUMMARY = "# Speed\n\n```{speed-summary}\n```\n\n```{toctree}\nkernels/chain\n```\n"
+
+
+@pytest.fixture
+def build_summary(build_pages):
+    """Build the page of all operations, each given by its rows; return it and the warnings."""
+
+    def build_summary(**operations):
+        files = {f"_records/{name}.csv": text_of(rows) for name, rows in operations.items()}
+        pages = {"index.md": SUMMARY, "kernels/chain.md": "# The chain\n\n```{speed} chain\n```\n"}
+        pages, warnings = build_pages(pages | files)
+        return pages["index"], warnings
+
+    return build_summary
+
+
+OTHER = [
+    row(name, median=median, operation="other", device="cuda: Some GPU")
+    for name, median in (("kempe_nb Triton", "2"), ("kempe_nb definition", "9"), ("peer", "2.1"))
+]
+
+
+def test_the_summary_has_a_line_for_each_operation_on_each_machine(build_summary):
+    page, warnings = build_summary(chain=ROWS, other=OTHER)
+    assert warnings == ""
+    assert cells(page) == [
+        ["chain", "Some CPU, 1 CPU thread", "1", "0", "1", "12 × faster", "3.0 × slower"],
+        ["other", "Some GPU", "0", "1", "0", "even", "even"],
+    ]
+    # A page of its own, where there is one.
+    assert [a["href"] for a in page.select("td a")] == ["kernels/chain.html"]
+
+
+def test_the_picture_of_the_summary_says_what_it_shows(build_summary):
+    picture = build_summary(chain=ROWS, other=OTHER)[0].select_one("figure [role=img]")
+    assert picture["aria-label"] == (
+        "Of 3 shapes ours wins 1, is even in 1 and loses 1. chain on Some CPU, 1 CPU thread is "
+        "between 12 × faster and 3.0 × slower than the fastest peer and reaches 0.32 % of a copy; "
+        "other on Some GPU is between 1.1 × faster and 1.1 × faster than the fastest peer and "
+        "reaches 0.32 % of a copy."
+    )
+    labels = {text.get_text() for text in picture.select("svg text")}
+    assert {"chain", "other", "Some GPU", "time of ours / time of the fastest peer"} <= labels
+    assert "currentColor" in str(picture)
+
+
+def test_a_shape_without_ours_or_without_a_peer_is_no_verdict(build_summary):
+    page, warnings = build_summary(chain=[row("kempe_nb definition"), row("peer", LARGE)])
+    assert "no operation was measured beside a peer" in warnings
+    assert page.select("table") == []
+
+
+def test_a_new_operation_reaches_the_summary_of_an_incremental_build(build_summary):
+    build_summary(chain=ROWS)
+    page, _ = build_summary(chain=ROWS[:3], other=OTHER)
+    assert [line[0] for line in cells(page)] == ["chain", "other"]
+    assert cells(page)[0][2:5] == ["0", "0", "1"]
