@@ -4,9 +4,14 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
 from kempe_nb.kernels import dispatch
 from kempe_nb.notebook import claims, record
+
+# A deadline of an example is one of the clock on the wall, and a busy machine would miss it.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

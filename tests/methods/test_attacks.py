@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
@@ -181,15 +182,115 @@ def test_fgsm_is_one_step_of_full_length():
     torch.testing.assert_close(fgsm(model, images, labels, 0.1).images, expected)
 
 
-def test_the_best_point_is_no_worse_than_the_last(trained):
+class Seeing(nn.Module):
+    """A model that remembers the images that it was asked about."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, []
+
+    def forward(self, images):
+        self.seen.append(images.detach().clone())
+        return self.model(images)
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+@pytest.mark.parametrize(
+    ("decay", "lengths"), [(False, [1, 1, 1, 1]), (True, [1, 3 / 4, 2 / 4, 1 / 4])]
+)
+def test_steps_have_one_length_or_fall_linearly_to_zero(norm, decay, lengths):
+    """The first step has the full length, and the one after the last would have none."""
+    model, images = Seeing(linear()), torch.zeros(3, 12)
+    # Wide bounds and a wide ball: nothing is projected.
+    how = {"bounds": (-9.0, 9.0), "start": images, "steps": 4, "step": 0.5, "norm": norm}
+    pgd(model, images, torch.tensor([0, 1, 0]), 9.0, decay=decay, **how)
+    steps = [length(b - a, norm) for a, b in zip(model.seen[:-1], model.seen[1:], strict=True)]
+    expected = 0.5 * torch.tensor(lengths, dtype=torch.float64)[:, None].expand(4, 3)
+    torch.testing.assert_close(torch.stack(steps), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+@pytest.mark.parametrize("scale", [1e-36, 1e-25, 1e18, 1e25])
+def test_a_step_does_not_depend_on_the_size_of_the_gradient(norm, scale):
+    """Two classes: the gradient has one direction, and in float32 its squares are 0 or infinite."""
+    images, labels = drawn(20, classes=2)
+    small = linear()
+    with torch.no_grad():
+        for parameter in small.parameters():
+            parameter *= scale
+    how = {"norm": norm, "steps": 1, "step": 0.05, "start": images, "keep": "last"}
+    found = pgd(small, images, labels, 0.1, loss=margin, **how)
+    expected = pgd(linear(), images, labels, 0.1, loss=margin, **how)
+    assert not found.blind.any()
+    torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_best_point_is_no_worse_than_the_last(trained, targeted):
     model, images, labels = trained
-    start = images
-    last = pgd(model, images, labels, 0.3, steps=9, step=0.3, start=start, keep="last")
-    best = pgd(model, images, labels, 0.3, steps=9, step=0.3, start=start)
+    aims = (labels + 1) % 4 if targeted else labels
+    how = {"steps": 9, "step": 0.3, "start": images, "targeted": targeted}
+    last = pgd(model, images, aims, 0.3, keep="last", **how)
+    best = pgd(model, images, aims, 0.3, **how)
     assert (best.fooled >= last.fooled).all()
     same = best.fooled == last.fooled
-    losses = [attacks.log_odds(each.logits, labels) for each in (best, last)]
+    losses = [attacks.log_odds(each.logits, aims) for each in (best, last)]
+    if targeted:
+        losses.reverse()
     assert (losses[0] >= losses[1])[same].all()
+
+
+class Line(nn.Module):
+    """One pixel x, three classes; the label is 0, and class 1 wins where x < 0.25."""
+
+    def forward(self, x):
+        return torch.cat([0 * x, 0.25 - x, x - 2], 1)
+
+
+def test_the_best_point_is_fooled_first_and_then_of_the_highest_loss():
+    """The loss leads away from where the model is fooled, and the last point there is kept."""
+    images, labels = torch.zeros(1, 1), torch.tensor([0])
+    how = {"steps": 10, "step": 0.1, "start": images, "loss": lambda logits, _: logits[:, 2]}
+    best = pgd(Line(), images, labels, 1.0, **how)
+    last = pgd(Line(), images, labels, 1.0, keep="last", **how)
+    assert best.fooled.all() and best.images.item() == pytest.approx(0.2)
+    assert not last.fooled.any() and last.images.item() == pytest.approx(1.0)
+
+
+def test_fgsm_takes_the_whole_step_even_where_it_is_no_gain():
+    class Hill(nn.Module):
+        def forward(self, x):
+            return torch.cat([0 * x, -((x - 0.5) ** 2)], 1)
+
+    images, labels = torch.full((1, 1), 0.4), torch.tensor([0])
+    assert fgsm(Hill(), images, labels, 0.5).images.item() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_start_outside_the_ball_is_brought_into_it(trained, norm, keep):
+    model, images, labels = trained
+    how = {"norm": norm, "keep": keep, "steps": 1, "step": 0.0}
+    found = pgd(model, images, labels, 0.05, start=1 - images, **how)
+    assert (length(found.images - images, norm) <= 0.05 * (1 + 1e-5) + 1e-7).all()
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_random_starts_fill_the_ball(norm):
+    """Uniform in the cube; or of a uniform radius, in a uniform direction.
+
+    Each coordinate of such a direction of three is uniform, as Archimedes knew.
+    """
+    images, labels = torch.full((4000, 3), 0.5), torch.zeros(4000, dtype=torch.int64)
+    rng = torch.Generator().manual_seed(0)
+    how = {"steps": 1, "step": 0.0, "keep": "last", "norm": norm, "generator": rng}
+    away = (pgd(linear(3), images, labels, 0.4, **how).images.double() - 0.5) / 0.4
+    if norm == "l2":
+        radius = length(away, norm)[:, None]
+        away = torch.cat([away / radius, 2 * radius - 1], 1)
+    for numbers in away.T:
+        # True uniform numbers fall below this once in ten thousand times.
+        assert stats.kstest(numbers.numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-4
 
 
 def test_restarts_only_add(trained):
@@ -244,6 +345,42 @@ def test_blind_attacks_are_reported():
     assert not pgd(linear(classes=3), images, labels, 0.1).blind.any()
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize(("call", "blind"), [*((c, True) for c in (0, 1, 2, 4, 5, 6)), (3, False)])
+def test_one_step_without_a_gradient_is_reported(call, blind, keep):
+    """Whatever came after it; calls 3 and 7 are the ends of the two paths and take no step."""
+
+    class FlatAtOneCall(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.calls = linear(classes=3), 0
+
+        def forward(self, x):
+            flat = torch.arange(len(x))[:, None] < 20 * (self.calls == call)
+            self.calls += 1
+            return self.model(torch.where(flat, x.detach(), x))
+
+    model, (images, labels) = FlatAtOneCall(), drawn(classes=3)
+    found = pgd(model, images, labels, 0.1, steps=3, restarts=2, keep=keep)
+    assert model.calls == 8
+    assert found.blind.tolist() == [blind] * 20 + [False] * 30
+
+
+def test_an_image_is_not_blind_for_pixels_that_do_not_matter():
+    model, (images, labels) = linear(classes=3), drawn(classes=3)
+    with torch.no_grad():
+        model.weight[:, 1:] = 0
+    assert not pgd(model, images, labels, 0.1).blind.any()
+
+
+def test_an_image_without_a_gradient_stays_where_it_is():
+    images, labels = drawn(classes=3)
+    model = nn.Sequential(linear(classes=3), nn.Threshold(1e9, 0.0))
+    for norm in attacks.NORMS:
+        found = pgd(model, images, labels, 0.1, norm=norm, start=images, keep="last")
+        assert found.blind.all() and torch.equal(found.images, images)
+
+
 # The ensemble
 
 
@@ -266,6 +403,59 @@ def test_the_worst_case_is_no_better_than_its_parts(trained, norm):
         assert torch.equal(model(found.images).argmax(1) != labels, found.fooled)
 
 
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_the_worst_case_is_made_of_the_attacks_that_it_names(monkeypatch, norm):
+    """In turn, each with steps that decay, and each on what has survived the others."""
+    calls = []
+
+    def recorded(model, images, labels, epsilon, **how):
+        calls.append((images, how, pgd(model, images, labels, epsilon, **how)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(attacks, "pgd", recorded)
+    model, (images, labels) = linear(classes=4), drawn(classes=4)
+    rng = torch.Generator().manual_seed(0)
+    how = {"norm": norm, "bounds": (-1.0, 2.0), "generator": rng, "steps": 3}
+    found = worst_case(model, images, labels, 0.05, restarts=5, **how)
+    first, second, *others = (call[1].pop("loss", attacks.log_odds) for call in calls)
+    assert (first, second) == (attacks.log_odds, margin)
+    assert len(others) == 3 and not {first, second} & {*others}
+    assert [call[1].pop("restarts", 1) for call in calls] == [5, 5, 1, 1, 1]
+    assert all(call[1] == how | {"decay": True, "step": 0.025} for call in calls)
+    left = images
+    for attacked, _, result in calls:
+        assert torch.equal(attacked, left)
+        left = left[~result.fooled]
+    assert 0 < len(left) == (~found.fooled).sum() < len(images)
+
+
+class Decoy(nn.Module):
+    """The likelier wrong class never wins; the other one does at the far end of the range."""
+
+    def forward(self, x):
+        label, decoy, hidden = 0 * x, -0.1 - 10 * x, 200 * (x - 0.99)
+        return torch.cat([label, decoy, hidden], 1)
+
+
+def test_each_of_the_likeliest_other_classes_is_a_target():
+    """What only a step towards the second of two other classes finds takes two targets."""
+    images, labels = torch.full((50, 1), 0.3), torch.zeros(50, dtype=torch.int64)
+
+    def found(targets):
+        rng = torch.Generator().manual_seed(0)
+        return worst_case(Decoy(), images, labels, 0.7, targets=targets, generator=rng)
+
+    assert not found(0).fooled.all() and not found(1).fooled.all()
+    assert found(2).fooled.all() and found(9).fooled.all()
+
+
+@pytest.mark.parametrize("targets", [1, 2, 3, 9])
+def test_no_attack_of_the_worst_case_aims_at_the_label(targets):
+    """Towards the label itself there is no gradient."""
+    found = worst_case(linear(classes=4), *drawn(), 1e-6, targets=targets, steps=2)
+    assert not found.fooled.all() and not found.blind.any()
+
+
 def test_towards_is_the_lead_of_the_target():
     logits = torch.tensor([[1.0, 4.0, 2.0], [0.0, 5.0, 1.0]])
     lead = attacks.towards(torch.tensor([2, 0]))(logits, torch.tensor([1, 2]))
@@ -286,6 +476,16 @@ def test_the_cross_entropy_is_softplus_of_the_log_odds():
 def test_margins():
     logits = torch.tensor([[1.0, 4.0, 2.0], [0.0, 5.0, 1.0]])
     assert margin(logits, torch.tensor([1, 2])).tolist() == [-2, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("loss", [margin, attacks.log_odds, attacks.towards(torch.tensor([1]))])
+def test_losses_subtract_logits_exactly(dtype, loss):
+    """The difference of these two logits has more digits than their dtype."""
+    large, small = 1 / torch.finfo(dtype).eps, 0.25
+    assert torch.tensor(large - small, dtype=dtype).item() != large - small
+    found = loss(torch.tensor([[small, large]], dtype=dtype), torch.tensor([0]))
+    assert found.dtype == torch.float64 and found.item() == large - small
 
 
 # Other people's attacks

@@ -17,12 +17,12 @@ from kempe_nb.methods.neural_collapse import (
 )
 
 
-def draw(samples, dimensions, classes, spread=1.0, seed=0, dtype=torch.float32):
+def draw(samples, dimensions, classes, spread=1.0, seed=0, dtype=torch.float32, offset=5):
     """Return features about a common offset, labels with every class, weight and bias."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(samples)[torch.randperm(samples, generator=rng)] % classes
     place = {"generator": rng, "dtype": torch.float64}
-    means = 5 + 3 * torch.randn(classes, dimensions, **place)
+    means = offset + 3 * torch.randn(classes, dimensions, **place)
     features = means[labels] + spread * torch.randn(samples, dimensions, **place)
     weight, bias = torch.randn(classes, dimensions, **place), torch.randn(classes, **place)
     return features.to(dtype), labels, weight.to(dtype), bias.to(dtype)
@@ -72,6 +72,15 @@ def dense(features, labels, weight, bias):
     }
 
 
+def six_digits(metrics):
+    """Return metrics to compare with; what is small at collapse has no absolute tolerance."""
+    small = ("nc1", "nc1_over_k", "trace_ratio")
+    return {
+        name: pytest.approx(value, rel=1e-6, abs=0 if name in small else 1e-12)
+        for name, value in metrics.items()
+    }
+
+
 @given(
     st.integers(2, 6),
     st.integers(2, 12),
@@ -83,15 +92,20 @@ def dense(features, labels, weight, bias):
 def test_agreement_with_dense_matrices(classes, dimensions, more, spread, seed):
     # In float64, because a small random simplex may be so flat that float32 has no digits of it.
     drawn = draw(2 * classes + more, dimensions, classes, spread, seed, torch.float64)
-    found, expected = vars(neural_collapse_metrics(*drawn)), dense(*drawn)
-    assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert vars(neural_collapse_metrics(*drawn)) == six_digits(dense(*drawn))
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-4])
 def test_agreement_with_dense_matrices_in_float32(spread):
     drawn = draw(900, 64, 10, spread)
-    expected = dense(*drawn)
-    assert vars(neural_collapse_metrics(*drawn)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert vars(neural_collapse_metrics(*drawn)) == six_digits(dense(*drawn))
+
+
+@pytest.mark.parametrize("spread", [1e-5, 1e-6])
+def test_collapsed_features_far_from_zero_keep_their_digits(spread):
+    """The means are rounded to float32 by a good part of the spread, and NC1 does not tell."""
+    drawn = draw(900, 64, 10, spread, offset=30)
+    assert vars(neural_collapse_metrics(*drawn)) == six_digits(dense(*drawn))
 
 
 def test_nearest_centre_accuracy_is_that_of_scikit_learn():
@@ -103,6 +117,21 @@ def test_nearest_centre_accuracy_is_that_of_scikit_learn():
     assert torch.equal(
         nearest_centre(features, centres), torch.from_numpy(fitted.predict(features.numpy()))
     )
+
+
+@pytest.mark.parametrize("offset", [0, 1e4, -1e6])
+def test_a_common_offset_costs_no_digits_of_the_nearest_centre(offset):
+    """Multiples of 1/16 up to 4: in float32 the offset is added exactly, and its square is not."""
+    rng = torch.Generator().manual_seed(0)
+    features, centres = (torch.randint(-64, 65, (n, 6), generator=rng) / 16 for n in (400, 4))
+    expected = (features[:, None] - centres).square().sum(2).argmin(1)
+    assert len(expected.unique()) == 4
+    assert torch.equal(nearest_centre(features + offset, centres + offset), expected)
+
+
+def test_the_lowest_of_equally_near_centres():
+    centres = torch.tensor([[5.0], [1.0], [-1.0], [1.0]])
+    assert nearest_centre(torch.zeros(2, 1), centres).tolist() == [1, 1]
 
 
 # Closed forms
@@ -180,11 +209,32 @@ def test_rotation_scale_and_offset_change_no_geometry(seed, scale, offset):
     assert vars(other) == pytest.approx(vars(one), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize("weakest", [1e-2, 1e-4])
+def test_no_linear_map_changes_nc1_where_the_means_span_the_space(weakest):
+    """Tr((A W A^T) (A B A^T)^-1) is Tr(W B^-1): directions count alike, however weak they are."""
+    features, labels, weight, _ = draw(300, 3, 10, dtype=torch.float64)
+    squeezed = features * torch.tensor([1.0, 1e-1, weakest], dtype=torch.float64)
+    one, other = (neural_collapse_metrics(each, labels, weight) for each in (features, squeezed))
+    assert other.nc1 == pytest.approx(one.nc1, rel=1e-6)
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9, 1e11])
+def test_an_offset_far_larger_than_the_means_adds_no_direction(offset):
+    """The rounded means span one dimension more than the exact ones, in which NC1 has no part."""
+    features, labels, weight, _ = draw(60, 5, 4, dtype=torch.float64)
+    moved = features + offset
+    # This difference is exact: both hold the same digits.
+    near, far = (neural_collapse_metrics(h, labels, weight) for h in (moved - offset, moved))
+    # Means are rounded to some units of 1e-16 of the offset, and lie apart by about 5.
+    assert far.nc1 == pytest.approx(near.nc1, rel=1e-15 * offset + 1e-9)
+    assert far.trace_ratio == pytest.approx(near.trace_ratio, rel=1e-15 * offset + 1e-9)
+
+
 # Classes and dimensions at the edge
 
 
 def test_classes_without_samples_take_no_part():
-    features, labels, weight, bias = draw(60, 6, 4, dtype=torch.float64)
+    features, labels, weight, _ = draw(60, 6, 4, dtype=torch.float64)
     found = neural_collapse_metrics(features, 2 * labels, weight.repeat_interleave(2, 0))
     alone = neural_collapse_metrics(features, labels, weight)
     assert found.classes == 4
@@ -196,6 +246,14 @@ def test_one_sample_of_each_class_is_collapsed():
     features, _, weight, _ = draw(4, 6, 4, dtype=torch.float64)
     found = neural_collapse_metrics(features, torch.arange(4), weight)
     assert found.nc1 == 0 and found.trace_ratio == 0 and found.nearest_centre_accuracy == 1
+
+
+def test_class_means_that_almost_coincide_are_told_apart():
+    """Their distance is 1e-9 of their size, and its square has no digits in a difference."""
+    place = torch.tensor([[1e3], [1e3 + 1e-6], [-2e3]], dtype=torch.float64)
+    features, labels = place.expand(3, 7).repeat(5, 1), torch.arange(3).repeat(5)
+    found = neural_collapse_metrics(features, labels, torch.ones(3, 7, dtype=torch.float64))
+    assert found.nearest_centre_accuracy == 1
 
 
 def test_fewer_dimensions_than_classes():
@@ -280,6 +338,9 @@ def test_passes_that_cannot_be_repeated_are_refused():
     once = iter([(features, labels)])
     with pytest.raises(ValueError, match="other labels in its second pass"):
         streamed_neural_collapse_metrics(lambda: once, weight)
+    passes = iter([[(features, labels)], [(features, torch.zeros_like(labels))]])
+    with pytest.raises(ValueError, match="other labels in its second pass"):
+        streamed_neural_collapse_metrics(lambda: next(passes), weight)
     with pytest.raises(ValueError, match="samples of 0 classes"):
         streamed_neural_collapse_metrics(lambda: [], weight)
 

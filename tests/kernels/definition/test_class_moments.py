@@ -34,6 +34,8 @@ def expected(features, labels, num_classes):
 
 def assert_right(found: ClassMoments, features, labels, num_classes):
     counts, means, scatter = expected(features, labels, num_classes)
+    # Deviations are formed in the dtype of the features, at least in float32.
+    assert found.shifts.dtype == torch.promote_types(features.dtype, torch.float32)
     eps = torch.finfo(found.shifts.dtype).eps
     assert found.counts.tolist() == counts.tolist()
     spread = np.sqrt(scatter.sum() / max(len(features), 1)) + 1e-12

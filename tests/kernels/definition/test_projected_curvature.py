@@ -162,6 +162,37 @@ def test_single_precision():
         assert error < 1e-5
 
 
+def test_single_precision_of_a_confident_network():
+    """With p = 1 - 1e-6 at the label p - 1 has no digits; minus the sum of the others has."""
+    model, (inputs, _) = perceptron(20, 30, 10, 3, dtype=torch.float32), draw(200, 20, 3)
+    inputs = inputs.float()
+    top = model(inputs).detach().topk(2).values
+    labels = model(inputs).argmax(1)
+    # The median of the gaps between the first two logits becomes 14, and exp(-14) is 1e-6.
+    temperature = float((top[:, 0] - top[:, 1]).median() / 14)
+    confident = top[:, 0] - top[:, 1] > 10 * temperature
+    data = inputs[confident], labels[confident]
+    directions = sparse_directions(size_of(model), 8)
+    found = projected_curvature(
+        model, F.cross_entropy, data, directions, temperature=temperature, impl="contraction"
+    )
+    truth = projected_curvature(
+        model.double(),
+        F.cross_entropy,
+        (data[0].double(), data[1]),
+        directions.double(),
+        temperature=temperature,
+    )
+    assert len(data[0]) > 50
+    for name in ("gauss_newton", "remainder"):
+        own, expected = getattr(found, name).matrix, getattr(truth, name).matrix
+        error = torch.linalg.matrix_norm(own - expected) / torch.linalg.matrix_norm(expected)
+        # As for any network; a logit of 14 adds some roundings of itself to log p.
+        assert error < 1e-5, name
+    error = torch.linalg.vector_norm(found.gradient - truth.gradient)
+    assert error < 1e-5 * torch.linalg.vector_norm(truth.gradient)
+
+
 @pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_csc, torch.strided])
 @each_implementation
 def test_layouts_of_directions(impl, layout):
