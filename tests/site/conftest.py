@@ -15,12 +15,14 @@ from tests.site.sample import write_sample
 
 HTML = Project.find(Path(__file__).parent).build / "html"
 #: Made by Sphinx and its extensions: a redirect, indices, and parts of other pages.
-NOT_OURS = {"_static", "genindex.html", "index.html", "prf-prf.html", "search.html"}
+NOT_OURS = {"genindex.html", "index.html", "prf-prf.html", "search.html"}
 #: Pages by name, without their suffix.
 PAGES = sorted(
     str(path.relative_to(HTML).with_suffix(""))
     for path in HTML.rglob("*.html")
-    if not NOT_OURS & set(path.relative_to(HTML).parts)
+    if "_static" not in path.relative_to(HTML).parts
+    # The opening page of a paper is an index.html, too.
+    and str(path.relative_to(HTML)) not in NOT_OURS
 )
 
 

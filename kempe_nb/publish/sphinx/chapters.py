@@ -80,7 +80,7 @@ class IsItTrueDirective(_FromYaml):
     def run(self) -> list[nodes.Node]:
         head = ("The paper says", "We found", "Verdict", "Where")
         rows = [self._row(entry) for entry in self.entries()]
-        return [table(head, rows, classes=["kempe-true"])]
+        return [table(head, rows, classes=["kempe-true", "kempe-stacked"])]
 
     def _row(self, entry: dict) -> list[list[nodes.Node]]:
         names = entry.get("claims") or []
@@ -126,7 +126,7 @@ class LessonsDirective(_FromYaml):
     def run(self) -> list[nodes.Node]:
         rows = [row for entry in self.entries() if (row := self._row(entry))]
         head = ("Lesson", "Question", "Time", "You need first")
-        return [table(head, rows, classes=["kempe-lessons"])]
+        return [table(head, rows, classes=["kempe-lessons", "kempe-stacked"])]
 
     def _row(self, entry: dict) -> list[list[nodes.Node]] | None:
         docname = f"{CHAPTERS}/{paper_of(self.env.docname)}/{entry['lesson']}"

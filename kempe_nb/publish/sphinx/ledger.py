@@ -122,7 +122,7 @@ def _rows(docname: str, paper: str, claims: list[dict]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Measured (required)"))
     body = "".join(_row(docname, paper, claim) for claim in claims)
     return (
-        '<table class="table kempe-table kempe-claims">'
+        '<table class="table kempe-table kempe-claims kempe-stacked">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
