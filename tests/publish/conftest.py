@@ -1,6 +1,11 @@
 """A small project of its own for the tests of the executor, and a small site for the extension."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -12,6 +17,9 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from kempe_nb.publish.accept import CLAIM_TAGS
 from kempe_nb.publish.checkout import write_if_changed
 from kempe_nb.publish.project import Project
+
+#: Seconds after which a process is taken to hang; a slow machine is no fault.
+PATIENCE = 600
 
 GOOD_CLAIM = 'claims.check("small", "One is at most two.", 1, at_most=2, source="a test")'
 
@@ -50,6 +58,41 @@ def write(project):
         return path
 
     return write
+
+
+@pytest.fixture
+def start(project):
+    """Start a command in a process group of its own, as a terminal does; none outlives the test."""
+    started = []
+
+    def start(*arguments, until):
+        """Return the process when a cell of its chapter has written the file `until`."""
+        # Behind nohup or & SIGINT is ignored, and a child inherits that; a handler it does not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "kempe_nb", *arguments],
+                cwd=project.root,
+                start_new_session=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
+        started.append(process)
+        deadline = time.monotonic() + PATIENCE
+        while not until.exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"{until} never came"
+            time.sleep(0.05)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.fixture

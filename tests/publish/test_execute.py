@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import nbformat
 import papermill.engines
@@ -29,26 +28,6 @@ def files(project, profile="cpu"):
 def bytes_of(project, name):
     folder = project.executed("cpu")
     return [(folder / f"{name}{end}").read_bytes() for end in (".ipynb", ".json")]
-
-
-def start_executor(project):
-    """Start the executor in a process group of its own, as a terminal does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "kempe_nb", "run"],
-        cwd=project.root,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for(path, seconds=60):
-    """Wait until a file is there: a cell of the chapter writes it when it is reached."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.05)
 
 
 def test_a_chapter_is_executed_once_and_then_found_up_to_date(project, write, capfd):
@@ -151,16 +130,15 @@ def test_a_killed_kernel_is_reported_and_costs_nothing(project, write, capfd):
     ("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
 )
 def test_an_executor_that_is_stopped_starts_again_from_what_is_finished(
-    project, write, capfd, sent, status
+    project, write, start, capfd, sent, status
 ):
     reached = project.root / "reached"
     write("a_done")
     waiting = f"import pathlib, time\npathlib.Path({str(reached)!r}).touch()\n"
     write("b_stopped", waiting + "time.sleep(120)")
-    process = start_executor(project)
-    wait_for(reached)
+    process = start("run", until=reached)
     os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == status, output
     done = bytes_of(project, "a_done")
     finished = [n for n in files(project) if not n.startswith(".run")]

@@ -1,12 +1,9 @@
-"""Sweeps on a real local cluster: what is stored, what a lost worker costs, what runs again."""
+"""Sweeps on real clusters: what is stored, what a lost worker costs, what runs again."""
 
 import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import nbformat
 import pytest
@@ -23,6 +20,25 @@ pytestmark = pytest.mark.slow
 PARAMETERS = 'profile = "cpu"\nseed = 0\nrate = 1.0'
 IMPORTS = "from kempe_nb.notebook import results"
 KEEP = 'results.keep("laws", error=[seed / 3, rate], steps=seed + 1, word="w")'
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """Arguments that send a sweep to one scheduler with two workers, which serves this file.
+
+    A worker imports the code once. A test that kills workers, or that is about the cluster which a
+    sweep starts by itself, does without.
+    """
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=":0",
+        local_directory=tmp_path_factory.mktemp("dask"),
+    ) as cluster:
+        yield ["--scheduler", cluster.scheduler_address]
 
 
 @pytest.fixture
@@ -127,35 +143,32 @@ def process_lives(number):
     return True
 
 
-def test_an_interrupted_sweep_resumes_with_what_is_missing(project, write_sweep, capfd):
+def test_an_interrupted_sweep_resumes_with_what_is_missing(
+    project, write_sweep, start, scheduler, capfd
+):
     reached = project.root / "reached"
     wait = (
         f"import pathlib, time\nreached = pathlib.Path({str(reached)!r})\n"
         "if seed == 2 and not reached.exists():\n    reached.touch()\n    time.sleep(120)"
     )
     write_sweep(log_cell(project), wait, KEEP)
-    command = [sys.executable, "-m", "kempe_nb", "sweep", "small", "-p", "seed=0:4", "--jobs", "1"]
-    process = subprocess.Popen(
-        command, cwd=project.root, start_new_session=True, stdout=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not reached.exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+    process = start("sweep", "small", "-p", "seed=0:4", "--jobs", "1", until=reached)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     assert not (project.book / "results" / "small").exists()
     before = logged(project)
     assert before == ["0", "1", "2"]
     capfd.readouterr()
-    assert main(["sweep", "small", "-p", "seed=0:4", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:4", *scheduler]) == 0
     assert "4 runs, 2 to compute" in capfd.readouterr().out
     assert logged(project) == ["0", "1", "2", "2", "3"]
     assert [row["seed"] for row in rows(project)] == ["0", "1", "2", "3"]
 
 
-def test_the_order_of_arrival_does_not_change_the_file(project, write_sweep, monkeypatch):
+def test_the_order_of_arrival_does_not_change_the_file(
+    project, write_sweep, scheduler, monkeypatch
+):
     write_sweep(KEEP)
     assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 0
     first = bytes_of(project)
@@ -163,7 +176,7 @@ def test_the_order_of_arrival_does_not_change_the_file(project, write_sweep, mon
     monkeypatch.setattr(sweeps, "_arrivals", lambda *given: reversed(list(arrivals(*given))))
     for entry in (project.build / "sweeps").rglob("*.json"):
         entry.unlink()
-    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "2"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:3", *scheduler]) == 0
     assert bytes_of(project) == first
 
 
@@ -177,22 +190,24 @@ def test_a_scheduler_is_found_by_its_address(project, write_sweep):
     assert len(rows(project)) == 2
 
 
-def test_a_failing_run_is_named_and_the_others_are_kept(project, write_sweep, capfd):
+def test_a_failing_run_is_named_and_the_others_are_kept(project, write_sweep, scheduler, capfd):
     write_sweep("1 / (seed - 1)  # the culprit", KEEP)
-    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 1
+    assert main(["sweep", "small", "-p", "seed=0:3", *scheduler]) == 1
     out = capfd.readouterr().out
     assert "seed=1: FAILED, in '1 / (seed - 1)  # the culprit': ZeroDivisionError" in out
     assert not (project.book / "results" / "small").exists()
     path = write_sweep(KEEP)
     assert path.exists()
     # The cells have changed, so nothing of the journal counts any more.
-    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:3", *scheduler]) == 0
     assert "3 runs, 3 to compute" in capfd.readouterr().out
 
 
-def test_only_what_the_numbers_depend_on_makes_a_file_stale(project, write_sweep, monkeypatch):
+def test_only_what_the_numbers_depend_on_makes_a_file_stale(
+    project, write_sweep, scheduler, monkeypatch
+):
     write_sweep("from kempe_nb.methods import infinite_memory", KEEP)
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     file = project.book / "results" / "small" / "laws.csv"
 
     def reason():
@@ -216,33 +231,35 @@ def test_only_what_the_numbers_depend_on_makes_a_file_stale(project, write_sweep
     assert reason() == "the cells that made it have changed"
 
 
-def test_the_default_of_a_parameter_counts_where_it_is_used(project, write_sweep):
+def test_the_default_of_a_parameter_counts_where_it_is_used(project, write_sweep, scheduler):
     path = write_sweep(KEEP)
     file = project.book / "results" / "small" / "laws.csv"
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     path.write_text(path.read_text().replace("rate = 1.0", "rate = 2.0"))
     assert sweeps.stale_reason(project, file) == "the cells that made it have changed"
     path.write_text(path.read_text().replace("rate = 2.0", "rate = 1.0\\nunused = 3"))
     assert sweeps.stale_reason(project, file) == ""
 
 
-def test_make_results_remakes_what_is_stale_and_nothing_else(project, write_sweep, capfd):
+def test_make_results_remakes_what_is_stale_and_nothing_else(
+    project, write_sweep, scheduler, capfd
+):
     write_sweep(KEEP)
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
-    assert main(["results"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
+    assert main(["results", "--jobs", "1"]) == 0
     assert "laws.csv: up to date" in capfd.readouterr().out
     write_sweep(KEEP.replace("seed / 3", "seed / 4"))
     assert stored_runs(project)["small/laws"]["stale"] == "the cells that made it have changed"
-    assert main(["results", "--jobs", "1"]) == 0
+    assert main(["results", *scheduler]) == 0
     assert [float(row["error[0]"]) for row in rows(project)] == [0, 1 / 4]
     assert stored_runs(project)["small/laws"]["stale"] == ""
 
 
-def test_another_grid_of_the_same_table_has_a_name_of_its_own(project, write_sweep):
+def test_another_grid_of_the_same_table_has_a_name_of_its_own(project, write_sweep, scheduler):
     write_sweep(KEEP)
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     named = ["--table", "laws", "--name", "long"]
-    assert main(["sweep", "small", *named, "-p", "rate=7", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", *named, "-p", "rate=7", *scheduler]) == 0
     assert len(rows(project)) == 2 and rows(project, "long")[0]["rate"] == "7.0"
     again = sweeps.stored_sweep(project, project.book / "results" / "small" / "long.csv")
     assert again.arguments() == [
@@ -252,24 +269,24 @@ def test_another_grid_of_the_same_table_has_a_name_of_its_own(project, write_swe
 
 
 def test_a_page_that_reads_a_stored_file_is_executed_again_when_the_file_changes(
-    project, write_sweep, capfd
+    project, write_sweep, scheduler, capfd
 ):
     write_sweep(KEEP)
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     write_sweep(KEEP, unrelated="print(len(results.stored('small/laws')))")
     assert main(["run"]) == 0
     assert main(["run"]) == 0
     assert "up to date" in capfd.readouterr().out
-    assert main(["sweep", "small", "-p", "seed=0:3", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:3", *scheduler]) == 0
     assert main(["run"]) == 0
     assert "up to date" not in capfd.readouterr().out
 
 
-def test_a_worker_with_other_code_is_refused(project, write_sweep, capfd, monkeypatch):
+def test_a_worker_with_other_code_is_refused(project, write_sweep, scheduler, capfd, monkeypatch):
     write_sweep(KEEP)
     wrong = sweeps.code_hashes() | {"kempe_nb.methods.infinite_memory": "other"}
     monkeypatch.setattr(sweeps, "code_hashes", lambda: wrong)
-    assert main(["sweep", "small", "-p", "seed=0:1", "--jobs", "1"]) == 1
+    assert main(["sweep", "small", "-p", "seed=0:1", *scheduler]) == 1
     assert "another kempe_nb.methods.infinite_memory" in capfd.readouterr().out
 
 
@@ -311,16 +328,16 @@ def test_cells_that_do_not_stand_alone_are_refused(project, write_sweep, capfd, 
     assert message in capfd.readouterr().err
 
 
-def test_runs_that_keep_different_columns_make_no_file(project, write_sweep, capfd):
+def test_runs_that_keep_different_columns_make_no_file(project, write_sweep, scheduler, capfd):
     write_sweep('results.keep("laws", **{f"error_{seed}": 1.0})'.replace("error_", "e"))
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 2
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 2
     assert "kept other columns than the first: ['e0', 'e1']" in capfd.readouterr().err
     assert not (project.book / "results" / "small").exists()
 
 
-def test_a_torn_pair_is_refused(project, write_sweep, capfd):
+def test_a_torn_pair_is_refused(project, write_sweep, scheduler, capfd):
     write_sweep(KEEP)
-    assert main(["sweep", "small", "-p", "seed=0:2", "--jobs", "1"]) == 0
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     file = project.book / "results" / "small" / "laws.csv"
     file.write_text(file.read_text() + "typed,by,hand,0,0\n")
     with pytest.raises(results.ResultsError, match="not the file that laws.json tells of"):
