@@ -118,7 +118,7 @@ def test_staging_needs_a_fresh_copy_and_forgets_deleted_pages(project, write):
     assert main(["run"]) == 0
     target = stage(project, tasks)
     staged = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-    assert staged == [f"{RECORDS}/chapter.json", "chapters/chapter.ipynb", "intro.md"]
+    assert staged == [f"{RECORDS}/chapters/chapter.json", "chapters/chapter.ipynb", "intro.md"]
     before = (target / "chapters" / "chapter.ipynb").stat().st_mtime_ns
     (project.book / "intro.md").unlink()
     stage(project, tasks)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from kempe_nb.publish import fingerprint as fp
+from kempe_nb.publish import staleness as fp
 
 SHOW = 'figures.show(fig, alt="old {x}", caption="old", x=1)'
 
@@ -86,7 +86,7 @@ def test_modules_are_hashed_by_name_with_their_scripts(tmp_path, monkeypatch):
     for file in ("__init__.py", "methods/__init__.py", "methods/thing.py", "methods/other.py"):
         (package / file).write_text("x = 1\n")
     monkeypatch.setattr(fp.kempe_nb, "__file__", str(package / "__init__.py"))
-    before = fp.module_hashes()
+    before = fp.code_hashes()
     assert set(before) == {
         "kempe_nb",
         "kempe_nb.methods",
@@ -95,6 +95,6 @@ def test_modules_are_hashed_by_name_with_their_scripts(tmp_path, monkeypatch):
     }
     (package / "methods" / "other.py").write_text("x = 2\n")
     (package / "methods" / "thing.js").write_text("let x = 1;\n")
-    after = fp.module_hashes()
+    after = fp.code_hashes()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"kempe_nb.methods.thing", "kempe_nb.methods.other"}
