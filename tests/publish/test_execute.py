@@ -253,7 +253,7 @@ def test_a_run_that_did_not_do_its_duty_is_refused(project, write, capfd, code, 
     nbformat.write(notebook, path)
     assert main(["run"]) == 1
     assert message in capfd.readouterr().out
-    assert files(project) == ["chapter.failed.ipynb"]
+    assert files(project) == ["chapter.failed.ipynb", "chapter.failed.json"]
 
 
 def test_a_chapter_that_does_not_close_its_ledger_is_refused(project, write, capfd):
