@@ -103,10 +103,14 @@ def dump(node: object) -> str:
     """Return the text of a syntax tree, the same for every version of Python.
 
     `ast.dump` writes fields that only some versions have, all of them empty in the trees of others,
-    and `repr` writes a letter as it is only where its version of Unicode has it.
+    and `repr` writes a letter as it is only where its version of Unicode has it. Inside of an
+    f-string versions disagree on empty parts and on the mark of u"...", which compute nothing.
     """
+    if isinstance(node, ast.JoinedStr):
+        parts = [v for v in node.values if not (isinstance(v, ast.Constant) and v.value == "")]
+        return f"JoinedStr(values={dump(parts)})"
     if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in node._fields)
+        fields = ((name, getattr(node, name, None)) for name in node._fields if name != "kind")
         told = [f"{name}={dump(value)}" for name, value in fields if value not in (None, [])]
         return f"{type(node).__name__}({', '.join(told)})"
     if isinstance(node, list):

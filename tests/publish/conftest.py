@@ -54,6 +54,7 @@ def write(project):
 
     def write(name, *code, **options):
         path = project.book / "chapters" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
         nbformat.write(chapter(*code, **options), path)
         return path
 
