@@ -351,7 +351,8 @@ def _client(scheduler: str | None, workers: int, build: Path) -> Iterator:
             processes=True,
             # The work is done by kernels, whose memory Dask does not see.
             memory_limit=0,
-            dashboard_address=None,
+            # Any free port: the usual one may be that of another sweep, and Dask would warn.
+            dashboard_address=":0",
             local_directory=folder,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

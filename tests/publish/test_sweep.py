@@ -22,25 +22,6 @@ IMPORTS = "from kempe_nb.notebook import results"
 KEEP = 'results.keep("laws", error=[seed / 3, rate], steps=seed + 1, word="w")'
 
 
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory):
-    """Arguments that send a sweep to one scheduler with two workers, which serves this file.
-
-    A worker imports the code once. A test that kills workers, or that is about the cluster which a
-    sweep starts by itself, does without.
-    """
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address=":0",
-        local_directory=tmp_path_factory.mktemp("dask"),
-    ) as cluster:
-        yield ["--scheduler", cluster.scheduler_address]
-
-
 @pytest.fixture
 def write_sweep(project, write):
     """Write a chapter with one table "laws", whose cells are given."""
