@@ -1,6 +1,7 @@
 """The command line: `python -m kempe_nb run`, `site`, `sweep`, `results` and `accept`."""
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0 good, 1 failed, 2 misused, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
+        if os.environ.get("PYTHONOPTIMIZE", "0") not in ("", "0"):
+            # Every solution checks itself by an assertion.
+            raise UsageError(
+                f"PYTHONOPTIMIZE is {os.environ['PYTHONOPTIMIZE']!r}, and kernels would leave out "
+                "assertions; accepted is to leave it unset"
+            )
         return options.command(options)
     except (UsageError, ResultsError) as error:
         print(f"kempe_nb: {error}", file=sys.stderr)
@@ -38,13 +45,16 @@ def _run(options: argparse.Namespace) -> int:
     parameters = dict(_pair(text) for text in options.parameter)
     project = Project.find()
     if options.seeds is not None:
-        return (
-            0
-            if run_at_unseen_seeds(
-                project, options.notebook, options.seeds, options.profile, parameters, options.jobs
-            )
-            else 1
+        good = run_at_unseen_seeds(
+            project,
+            options.notebook,
+            options.seeds,
+            profile=options.profile,
+            parameters=parameters,
+            jobs=options.jobs,
+            force=options.force,
         )
+        return 0 if good else 1
     tasks = plan(project, options.notebook, options.profile, parameters)
     return 0 if run(tasks, jobs=options.jobs, force=options.force) else 1
 

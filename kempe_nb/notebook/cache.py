@@ -1,21 +1,26 @@
 """Numbers that several lessons of a chapter need, kept in _build/cache by the code that makes them.
 
 A lesson runs alone: with an empty cache it computes what it needs by itself. The entries are kept
-by joblib.Memory. The key holds the function, its arguments, the sources of the package modules that
-compute, the versions of the libraries and the processor, and what is read back is checked against a
-hash of it. So an entry that is torn, or is another's, is computed again and never used.
+by joblib.Memory. The key holds the function, its arguments, the sources of the package, the
+versions of the libraries and what else decides about the last bits, and what is read back is
+checked against a hash of it. So an entry that is torn, or is another's, is computed again and never
+used.
 """
 
 import functools
 import hashlib
+import inspect
 import io
 import os
+import pickle
+import platform
+import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-import sklearn
+import psutil
 import torch
 from joblib import Memory
 
@@ -24,6 +29,14 @@ from kempe_nb.notebook.machine import processor
 #: The folder of the cache; empty for none. By default _build/cache of the checkout around the
 #: current folder, and none without a checkout.
 VARIABLE = "KEMPE_NB_CACHE"
+LIBRARIES = ("joblib", "numpy", "scikit-learn", "scipy", "torch", "torchvision")
+#: Rooms of the package that only show or publish numbers. What is not here counts.
+SHOWING = ("notebook", "publish", "__main__.py")
+#: What counts of them all the same.
+COMPUTING = ("notebook/data", "notebook/profile.py")
+
+#: When this process began, in the seconds that date files. A forked process keeps its parent's.
+_BEGAN = psutil.Process().create_time()
 
 
 def remembered(function: Callable) -> Callable:
@@ -32,35 +45,43 @@ def remembered(function: Callable) -> Callable:
     Parameters
     ----------
     function : callable
-        At the top level of a module of the package. Its arguments are tensors, numbers, words, and
-        tuples of these, and equal ones have to give equal results. Its result is made of the same
-        and of lists and dicts; anything else could not be read back safely.
+        At the top level of a module, whose file counts. Its arguments are tensors, numbers, words,
+        and tuples of these, and equal ones have to give equal results. Its result is made of the
+        same, and of lists and dicts.
 
     Raises
     ------
     TypeError
-        For an argument of another kind.
+        For a function of a notebook or inside another one, whose code could not be told from
+        another of its name; in a call, for an argument or a result of another kind.
     """
+    module, name = (getattr(function, each, "?") for each in ("__module__", "__qualname__"))
+    home = getattr(sys.modules.get(module), "__file__", None)
+    if not name.isidentifier() or home is None:
+        raise TypeError(
+            f"function is {name} of {module}; accepted is a function at the top level of a module"
+        )
+    file = Path(home)
 
     @functools.wraps(function)
     def wrapper(*arguments, **named):
+        _refuse_other_kinds(function, arguments, named)
         folder = cache_folder()
-        if folder is None:
+        if folder is None or not _is_code_as_loaded(file) or not _can_be_made(folder):
             return function(*arguments, **named)
-        told = {n: _key_of(v, function) for n, v in [*enumerate(arguments), *named.items()]}
-        # In a function of its own that joblib can name: the key is the code, not this wrapper.
-        memory = Memory(folder, verbose=0)
-        packed = memory.cache(_packed, ignore=["compute"])
-        name = f"{function.__module__}.{function.__qualname__}"
-        key = repr((name, environment_hash(), sorted(told.items(), key=repr)))
+        # joblib names `_packed` and its code; all that matters is in the key.
+        packed = Memory(folder, verbose=0).cache(_packed, ignore=["compute"])
+        source = hashlib.sha256(file.read_bytes()).hexdigest()
+        told = [_named(arguments), sorted((n, _named(value)) for n, value in named.items())]
+        key = repr((module, name, source, environment_hash(), told))
         compute = functools.partial(function, *arguments, **named)
         with warnings.catch_warnings():
             # joblib warns of an entry that it cannot read, and computes it again.
-            warnings.simplefilter("ignore")
-            digest, content = packed(key, compute)
-            if digest != _digest(key, content):
-                (digest, content), _ = packed.call(key, compute)
-        return torch.load(io.BytesIO(content), weights_only=True)
+            warnings.filterwarnings("ignore", module=r"joblib\b")
+            entry = packed(key, compute)
+            if not _is_entry_of(key, entry):
+                entry, _ = packed.call(key, compute)
+        return torch.load(io.BytesIO(entry[1]), weights_only=True)
 
     return wrapper
 
@@ -78,37 +99,119 @@ def cache_folder() -> Path | None:
 
 def environment_hash() -> str:
     """Return the hash of all that a result depends on besides the function and its arguments."""
-    package = Path(__file__).parent.parent
-    files = [package / "notebook" / "profile.py"]
-    for folder in ("kernels", "methods", "notebook/data"):
-        files += (package / folder).rglob("*.py")
-    sources = b"".join(path.read_bytes() for path in sorted(files))
-    named = (torch.__version__, np.__version__, sklearn.__version__, processor())
-    return hashlib.sha256(sources + repr(named).encode()).hexdigest()
+    package = _package()
+    sources = [
+        (path.relative_to(package).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in _counting_files()
+    ]
+    found = {
+        "sources": sources,
+        "versions": [(library, _version(library)) for library in LIBRARIES],
+        "python": platform.python_version(),
+        "processor": processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "threads": torch.get_num_threads(),
+        "dtype": str(torch.get_default_dtype()),
+        "implementation": os.environ.get("KEMPE_NB_IMPL", ""),
+    }
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _package() -> Path:
+    return Path(__file__).parent.parent
+
+
+def _counting_files() -> list[Path]:
+    """Return the files of the package that compute, or that may."""
+    package = _package()
+    files = [
+        path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in SHOWING
+    ]
+    for name in COMPUTING:
+        files += [package / name] if name.endswith(".py") else (package / name).rglob("*.py")
+    return sorted(files)
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _is_code_as_loaded(file: Path) -> bool:
+    """Tell whether no file has changed since this process began, and may have been loaded before.
+
+    In a live notebook the code in memory stays what it was, and its numbers would be kept under the
+    hash of the new files.
+    """
+    return all(path.stat().st_mtime < _BEGAN for path in (file, *_counting_files()))
+
+
+def _can_be_made(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _packed(key: str, compute: Callable) -> tuple[str, bytes]:
     """Return a result as bytes, and the hash by which they are known again."""
     file = io.BytesIO()
     torch.save(compute(), file)
-    return _digest(key, file.getvalue()), file.getvalue()
+    content = file.getvalue()
+    try:
+        # Before it is kept: what cannot be read back would be computed every time.
+        torch.load(io.BytesIO(content), weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "the result is no plain one; accepted are tensors, numbers, words, and lists, tuples "
+            f"and dicts of these ({str(error).strip().splitlines()[0]})"
+        ) from None
+    return _digest(key, content), content
+
+
+def _is_entry_of(key: str, entry: object) -> bool:
+    """Tell whether what was read is whole and belongs to the key; anything may stand in a file."""
+    return (
+        isinstance(entry, tuple)
+        and len(entry) == 2
+        and isinstance(entry[1], bytes)
+        and entry[0] == _digest(key, entry[1])
+    )
 
 
 def _digest(key: str, content: bytes) -> str:
     return hashlib.sha256(key.encode() + content).hexdigest()
 
 
-def _key_of(value: object, function: Callable) -> object:
-    """Return what an argument contributes to the key: itself, or the hash of a tensor."""
+def _refuse_other_kinds(function: Callable, arguments: tuple, named: dict) -> None:
+    signature = inspect.signature(function)
+    given = signature.bind(*arguments, **named).arguments
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+    for name, value in given.items():
+        if not _is_plain(value):
+            raise TypeError(
+                f"{function.__name__}: {name} is {value!r}, a {type(value).__name__}; accepted are "
+                "tensors, numbers, words and tuples of these, which name an entry of the cache"
+            )
+
+
+def _is_plain(value: object) -> bool:
     if isinstance(value, tuple):
-        return tuple(_key_of(each, function) for each in value)
-    if isinstance(value, torch.Tensor):
-        content = value.detach().cpu().contiguous().numpy().tobytes()
-        digest = hashlib.sha256(content).hexdigest()
-        return ("tensor", str(value.dtype), tuple(value.shape), str(value.device), digest)
-    if isinstance(value, str | bool | int | float | None):
+        return all(map(_is_plain, value))
+    return isinstance(value, torch.Tensor | str | bool | int | float | None)
+
+
+def _named(value: object) -> object:
+    """Return what names a value in the key: itself, or the hash of a tensor."""
+    if isinstance(value, tuple):
+        return tuple(map(_named, value))
+    if not isinstance(value, torch.Tensor):
         return value
-    raise TypeError(
-        f"{function.__name__} is given a {type(value).__name__}; accepted are tensors, numbers, "
-        "words and tuples of these, which name an entry of the cache"
-    )
+    content = value.detach().cpu().contiguous().numpy().tobytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return ("tensor", str(value.dtype), tuple(value.shape), str(value.device), digest)

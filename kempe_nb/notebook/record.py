@@ -50,6 +50,7 @@ def write(claims: list[dict]) -> None:
         "cpu_seconds": round(cpu_seconds(), 1),
         "device": device(),
         "modules": loaded_modules(),
+        "kernel": kernel(),
     }
     Path(os.environ[VARIABLE]).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -58,6 +59,18 @@ def device() -> str:
     """Return the GPU that the run noted, and without one the processor by its model."""
     noted = fact("device", platform.machine())
     return processor() if noted == platform.machine() else noted
+
+
+def kernel() -> dict[str, object]:
+    """Return which Python ran the notebook, with which copy of the package.
+
+    Whoever runs a notebook compares this with its own, so that it never speaks for other code.
+    """
+    return {
+        "environment": os.path.realpath(sys.prefix),
+        "package": os.path.realpath(Path(__file__).parent.parent),
+        "optimize": sys.flags.optimize,
+    }
 
 
 def loaded_modules() -> list[str]:

@@ -112,10 +112,18 @@ def stored(name: str, folder: Path | None = None) -> Stored:
         When the file or the JSON beside it is missing, or when they do not belong together.
     """
     chapter, _, table = name.partition("/")
-    place = (folder or chapters_folder()) / chapter / "results" / f"{table}.csv"
+    chapters = folder or chapters_folder()
+    place = chapters / chapter / "results" / f"{table}.csv"
+    if not place.exists():
+        files = sorted(chapters.glob("*/results/*.csv"))
+        known = ", ".join(f"{file.parent.parent.name}/{file.stem}" for file in files)
+        raise ResultsError(
+            f"{place} cannot be read: name is {name!r}; stored are {known or 'none'}, and "
+            "python -m kempe_nb sweep makes them"
+        )
     content, provenance = read_pair(place)
     record.note("stored", record.fact("stored", {}) | {name: provenance["sha256"]})
-    rows = list(csv.reader(io.StringIO(content.decode())))
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8"))))
     return Stored(name, _columns(rows[0], rows[1:]), provenance)
 
 

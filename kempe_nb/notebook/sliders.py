@@ -134,7 +134,7 @@ def _static_markup(draw, alt, caption, start, names, grids, max_frames, max_byte
     controls = "".join(
         _control(names[name], values, start.get(name, values[0])) for name, values in grids.items()
     )
-    script = files("kempe_nb.notebook").joinpath("sliders.js").read_text()
+    script = files("kempe_nb.notebook").joinpath("sliders.js").read_text(encoding="utf-8")
     markup = (
         '<div class="kempe-explore" style="max-width:40rem;margin:1rem 0">'
         f'<div class="kempe-controls">{controls}</div><figure class="kempe-figure">'

@@ -4,35 +4,44 @@ A stored table takes hours. When the code that made it has changed, its first ro
 on this machine: by the commit that made the table, in a worktree of its own, and by the present
 code. (The stored numbers themselves are no yardstick: another processor differs in the last bits.)
 Equal to the bit, the table is confirmed for the present code, and its provenance says by which row,
-commit and processor. Otherwise all of its rows are made again. Tables that share their cells with a
-base table, as runs that are longer, take its verdict.
+commit and processor. Otherwise all of its rows are made again.
+
+Tables that share their cells with a base table, as runs that are longer, take the verdict of its
+first row, computed at the commit that made them. A table that two commits made is confirmed when
+its row is the same at both.
 """
 
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import nbformat
-
-from kempe_nb.notebook import results
-from kempe_nb.publish.checkout import commit, write_atomically
-from kempe_nb.publish.project import Project, UsageError, declared_parameters, read_notebook
-from kempe_nb.publish.select import cut_notebook, selected_cells
+from kempe_nb.notebook import cache, record, results
+from kempe_nb.publish.checkout import commit, without_git, write_atomically
+from kempe_nb.publish.project import (
+    Project,
+    UsageError,
+    chapter_of,
+    declared_parameters,
+    read_notebook,
+)
+from kempe_nb.publish.select import selected_cells
 from kempe_nb.publish.staleness import cells_hash, code_hashes
 from kempe_nb.publish.sweep import (
     RESULTS,
     Sweep,
+    compute_first,
     default_name,
-    execute_run,
     plan_sweep,
     run_sweep,
 )
@@ -40,8 +49,8 @@ from kempe_nb.publish.sweep import (
 Row = dict[str, str]
 
 
-class CannotConfirm(RuntimeError):
-    """The stored row cannot be computed again; the message says why."""
+class NotConfirmed(RuntimeError):
+    """A row came out otherwise, or cannot be computed again; the message says which."""
 
 
 def stored_files(project: Project) -> list[Path]:
@@ -49,26 +58,47 @@ def stored_files(project: Project) -> list[Path]:
     return sorted((project.book / "chapters").glob("*/results/*.csv"))
 
 
-def stale_reason(project: Project, file: Path) -> str:
-    """Return why a stored file may no longer be what its code would give, or an empty string."""
-    _, told = results.read_pair(file)
+def stale_reason(project: Project, file: Path, present: Mapping[str, str] | None = None) -> str:
+    """Return why a stored file may no longer be what its code would give, or an empty string.
+
+    `present` are the hashes of the present code, for a caller that asks about many files.
+    """
+    told = provenance(file)
     source = project.notebooks().get(told["notebook"])
     if source is None:
         return f"the notebook {told['notebook']} is gone"
     try:
-        cells = selected_cells(read_notebook(source), told["table"], source)
+        code = code_of_table(source, told["table"], told["grid"])
     except UsageError as error:
         return str(error)
-    if cells_hash(cells, declared_parameters(source), told["grid"]) != told["code"]:
+    if code != told["code"]:
         return "the cells that made it have changed"
-    present = code_hashes()
+    present = code_hashes() if present is None else present
     changed = [name for name, digest in told["modules"].items() if present.get(name) != digest]
     return f"{', '.join(changed)} changed" if changed else ""
 
 
+def provenance(file: Path) -> dict:
+    """Return what is told of a stored file, or refuse what an older version of kempe_nb told."""
+    _, told = results.read_pair(file)
+    missing = {"notebook", "table", "profile", "grid", "commit", "code", "modules"} - set(told)
+    if missing:
+        raise results.ResultsError(
+            f"{file.with_suffix('.json')} does not tell {', '.join(sorted(missing))}; make the "
+            "file again with python -m kempe_nb sweep"
+        )
+    return told
+
+
+def code_of_table(source: Path, table: str, grid: Mapping) -> str:
+    """Return the hash of the present cells of a table."""
+    cells = selected_cells(read_notebook(source), table, source)
+    return cells_hash(cells, declared_parameters(source), grid)
+
+
 def stored_sweep(project: Project, file: Path) -> Sweep:
     """Return the sweep that made a stored file."""
-    _, told = results.read_pair(file)
+    told = provenance(file)
     if told["notebook"] not in project.notebooks():
         raise UsageError(f"{file.name}: the notebook {told['notebook']} is gone; delete the file")
     grid = {name: ",".join(values) for name, values in told["grid"].items()}
@@ -78,145 +108,233 @@ def stored_sweep(project: Project, file: Path) -> Sweep:
 
 
 def remake(project: Project, *, scheduler: str | None = None, jobs: int | None = None) -> bool:
-    """Confirm the stored files whose code has changed, or make them again; tell if all is well."""
+    """Confirm the stored files whose code has changed, or make them again; tell if all is well.
+
+    A file that can be neither confirmed nor made again is named, and costs the others nothing.
+    """
     good = True
-    verdicts: dict[tuple[str, str], dict] = {}
-    for file in sorted(stored_files(project), key=lambda f: not is_base(f)):
-        reason = stale_reason(project, file)
-        name = file.relative_to(project.root)
-        print(f"{name}: {reason or 'up to date'}", flush=True)
+    judge = Judge(project)
+    suspects = []
+    for file in sorted(stored_files(project), key=lambda file: not is_base(file)):
+        reason = stale_reason(project, file, judge.hashes)
+        print(f"{file.relative_to(project.root)}: {reason or 'up to date'}", flush=True)
         if not reason:
             continue
-        sweep = stored_sweep(project, file)
-        family = (sweep.notebook, sweep.table)
-        if family not in verdicts:
-            try:
-                verdicts[family] = compared(sweep)
-            except CannotConfirm as error:
-                print(f"{name}: {error}", flush=True)
-                verdicts[family] = {}
-        if verdicts[family]:
-            stamp(sweep, verdicts[family])
-            print(f"{name}: confirmed by {verdicts[family]['by']}", flush=True)
-        else:
-            print(f"{name}: all rows are made again", flush=True)
+        try:
+            sweep = stored_sweep(project, file)
+            # Taken before a row runs: what is edited meanwhile counts as a change.
+            suspects.append((sweep, code_of_table(sweep.source, sweep.table, sweep.grid)))
+        except UsageError as error:
+            print(f"  {error}", flush=True)
+            good = False
+    for sweep, code in suspects:
+        name = sweep.file.relative_to(project.root)
+        try:
+            verdict = judge.confirms(sweep)
+            stamp(sweep, verdict, code, judge.modules(sweep))
+            print(f"{name}: confirmed by {verdict['by']}", flush=True)
+        except NotConfirmed as error:
+            print(f"{name}: {error}; all rows are made again", flush=True)
             good &= run_sweep(sweep, scheduler=scheduler, jobs=jobs)
+        except UsageError as error:
+            print(f"{name}: {error}", flush=True)
+            good = False
     return good
 
 
 def is_base(file: Path) -> bool:
     """Tell whether a file is the base of the tables that share its cells."""
-    _, told = results.read_pair(file)
-    return file.stem == default_name(told["table"], "cpu")
+    told = provenance(file)
+    return file.stem == default_name(told["table"], told["profile"])
 
 
-def compared(sweep: Sweep) -> dict:
-    """Return by what the first row of a table is confirmed; nothing where it came out otherwise.
+def base_of(sweep: Sweep) -> Sweep:
+    """Return the sweep of the base table, or this one where no base table is stored."""
+    file = sweep.file.with_name(f"{default_name(sweep.table, sweep.profile)}.csv")
+    if file.exists():
+        base = stored_sweep(sweep.project, file)
+        if (base.notebook, base.table) == (sweep.notebook, sweep.table):
+            return base
+    return sweep
 
-    Raises
-    ------
-    CannotConfirm
-        When the row cannot be computed by the commit that made it.
+
+@dataclass
+class Judge:
+    """Compares the first rows of tables, computing each of them once.
+
+    Attributes
+    ----------
+    project : Project
+    hashes : dict
+        Those of the present code when the comparison began.
     """
-    with ThreadPoolExecutor(1) as threads:
-        then = threads.submit(row_of_commit, sweep)
-        now = row_of_present_code(sweep)
-        before = then.result()
-    if before != now:
-        different = [name for name in now if before.get(name) != now[name]]
-        print(f"  {len(different)} of {len(now)} columns differ, first {different[:3]}", flush=True)
-        return {}
-    _, told = results.read_pair(sweep.file)
-    return {
-        "by": f"row 1 of {told['runs']} of {sweep.name}",
-        "commit": commit(sweep.source.parent, without=RESULTS),
-        "device": told_device(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-    }
+
+    project: Project
+    hashes: dict[str, str] = field(default_factory=code_hashes)
+    _then: dict[tuple, Row | NotConfirmed] = field(default_factory=dict)
+    _now: dict[tuple, dict] = field(default_factory=dict)
+
+    def confirms(self, sweep: Sweep) -> dict:
+        """Return by what a table is confirmed, as its provenance tells it.
+
+        Raises
+        ------
+        NotConfirmed
+            When the row came out otherwise, or cannot be computed by the commit that made it.
+        UsageError
+            When the present code fails.
+        """
+        commits = provenance(sweep.file)["commit"]
+        for name in commits:
+            if name == "unknown" or name.endswith("-dirty"):
+                raise NotConfirmed(f"it was made at commit {name}, which cannot be run again")
+        base = base_of(sweep)
+        with ThreadPoolExecutor(1) as threads:
+            past = threads.submit(lambda: [self._row_of_commit(base, name) for name in commits])
+            if sweep.profile == "gpu":
+                # Two runs at once could ask for more memory than the GPU has.
+                past.exception()
+            now = _as_stored(self._entry(base)["row"])
+        for name, then in zip(commits, past.result(), strict=True):
+            if then != now:
+                columns = [c for c in then | now if then.get(c) != now.get(c)]
+                raise NotConfirmed(
+                    f"row 1 of {base.name} is another one at commit {name} and now, in "
+                    f"{len(columns)} of {len(then | now)} columns, first {', '.join(columns[:3])}"
+                )
+        return {
+            "by": f"row 1 of {len(base.runs)} of {base.name}",
+            "commit": commit(sweep.source.parent, without=RESULTS),
+            "device": self._entry(base)["device"],
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        }
+
+    def modules(self, sweep: Sweep) -> dict[str, str]:
+        """Return the present hashes of the modules that a table depends on.
+
+        Those that the row computed with now, for code may have moved to another file, and those
+        told of before that are still there, for a longer run may use more of them.
+        """
+        known = {*provenance(sweep.file)["modules"], *self._entry(base_of(sweep))["modules"]}
+        return {name: self.hashes[name] for name in sorted(known) if name in self.hashes}
+
+    def _entry(self, base: Sweep) -> dict:
+        if base.file not in self._now:
+            self._now[base.file] = compute_first(base, self.hashes)
+        return self._now[base.file]
+
+    def _row_of_commit(self, base: Sweep, name: str) -> Row:
+        key = (base.file, name)
+        if key not in self._then:
+            try:
+                self._then[key] = row_of_commit(base, name)
+            except NotConfirmed as error:
+                self._then[key] = error
+        row = self._then[key]
+        if isinstance(row, NotConfirmed):
+            raise row
+        return row
 
 
-def told_device() -> str:
-    """Return the processor that confirms; imported here, as only this function needs it."""
-    from kempe_nb.notebook.machine import processor
-
-    return processor()
-
-
-def row_of_present_code(sweep: Sweep) -> Row:
-    """Return the first row of a table as the code of this checkout computes it."""
-    notebook = read_notebook(sweep.source)
-    cut = cut_notebook(notebook, selected_cells(notebook, sweep.table, sweep.source))
-    try:
-        entry = execute_run(
-            nbformat.writes(cut),
-            sweep.runs[0],
-            sweep.table,
-            str(sweep.source.parent),
-            code_hashes(),
-        )
-    except RuntimeError as error:
-        raise UsageError(f"{sweep.name}: the present code fails: {error}") from None
+def _as_stored(row: Mapping) -> Row:
+    """Return a row as it reads in a file."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(entry["row"]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(row), lineterminator="\n")
     writer.writeheader()
-    writer.writerow(entry["row"])
+    writer.writerow(row)
     return next(csv.DictReader(io.StringIO(text.getvalue())))
 
 
-def row_of_commit(sweep: Sweep) -> Row:
-    """Return the first row of a stored table as the commit that made it computes it here."""
-    _, told = results.read_pair(sweep.file)
-    if len(told["commit"]) != 1 or told["commit"][0].endswith("-dirty"):
-        raise CannotConfirm(f"its commit is {', '.join(told['commit'])}, which cannot be run again")
-    first = [part for k, values in told["grid"].items() for part in ("-p", f"{k}={values[0]}")]
-    command = [sys.executable, "-m", "kempe_nb", "sweep", told["notebook"]]
-    command += ["--table", told["table"], "--name", sweep.name, "--profile", told["profile"]]
-    with worktree(sweep.project, told["commit"][0]) as folder:
+def row_of_commit(sweep: Sweep, name: str) -> Row:
+    """Return the first row of a table as a commit computes it on this machine.
+
+    Raises
+    ------
+    NotConfirmed
+        When the commit is not here, or its code fails.
+    """
+    first = [part for k, values in sweep.grid.items() for part in ("-p", f"{k}={values[0]}")]
+    command = [sys.executable, "-m", "kempe_nb", "sweep", sweep.notebook]
+    command += ["--table", sweep.table, "--name", sweep.name, "--profile", sweep.profile]
+    with worktree(sweep.project, name) as folder:
+        # The folder of the results has moved once. A file that came with the commit is not ours.
+        chapter = chapter_of(sweep.notebook)
+        places = [folder / "book" / "chapters" / chapter / "results", folder / "book" / "results"]
+        made = [places[0] / f"{sweep.name}.csv", places[1] / chapter / f"{sweep.name}.csv"]
+        for file in made:
+            file.unlink(missing_ok=True)
         ran = subprocess.run(
             [*command, *first, "--jobs", "1"],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(folder)},
+            env=_environment_of(folder),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
-        # The folder of the results has moved once.
-        made = [*folder.glob(f"book/**/results/{sweep.name}.csv")]
-        made += folder.glob(f"book/results/{sweep.chapter}/{sweep.name}.csv")
-        fresh = [file for file in made if sweep.chapter in file.parts]
+        fresh = [file for file in made if file.is_file()]
         if ran.returncode or len(fresh) != 1:
-            reason = (ran.stdout + ran.stderr).strip().splitlines()[-1:]
-            raise CannotConfirm(f"its commit {told['commit'][0]} fails here: {' '.join(reason)}")
+            told = [line.strip() for line in (ran.stdout + ran.stderr).splitlines()]
+            reason = next((line for line in told if "FAILED" in line), " ".join(told[-1:]))
+            raise NotConfirmed(f"the code of commit {name} fails here ({reason})")
         with fresh[0].open(newline="", encoding="utf-8") as lines:
             row = next(csv.DictReader(lines))
-    return {name: value for name, value in row.items() if name not in told["grid"]}
+    return {column: value for column, value in row.items() if column not in sweep.grid}
+
+
+def _environment_of(folder: Path) -> dict[str, str]:
+    """Return the environment in which a worktree finds its own package before any other."""
+    own = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # An earlier commit may not know that a row is no business of the cache.
+    changed = {"PYTHONPATH": os.pathsep.join(own), cache.VARIABLE: ""}
+    kept = {k: v for k, v in without_git().items() if k not in (record.VARIABLE, record.LIVE)}
+    return kept | changed
 
 
 @contextlib.contextmanager
 def worktree(project: Project, name: str) -> Iterator[Path]:
     """Check out a commit in a folder of its own below _build, and remove it afterwards."""
-    folder = project.build / "worktrees" / name
+    home = project.build / "worktrees"
+    folder = home / name
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"another command compares rows in {home}; start again when it has ended"
+            ) from None
+        try:
+            # What a killed command left behind goes first.
+            _remove_worktree(project, folder)
+            added = _git(project, "worktree", "add", "--detach", "--force", str(folder), name)
+            if added.returncode:
+                reason = added.stderr.strip().splitlines()[-1:]
+                raise NotConfirmed(f"commit {name} cannot be checked out ({' '.join(reason)})")
+            yield folder
+        finally:
+            _remove_worktree(project, folder)
+
+
+def _remove_worktree(project: Project, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     _git(project, "worktree", "prune")
-    added = _git(project, "worktree", "add", "--detach", "--force", str(folder), name)
-    if added.returncode:
-        raise CannotConfirm(f"its commit {name} is not in this repository: {added.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        _git(project, "worktree", "remove", "--force", str(folder))
 
 
 def _git(project: Project, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["git", *words], cwd=project.root, capture_output=True, text=True)
+    return subprocess.run(
+        ["git", *words],
+        cwd=project.root,
+        env=without_git(),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
-def stamp(sweep: Sweep, verdict: dict) -> None:
+def stamp(sweep: Sweep, verdict: Mapping, code: str, modules: Mapping[str, str]) -> None:
     """Write the present hashes into the provenance of a table, and what confirmed them."""
-    _, told = results.read_pair(sweep.file)
-    cells = selected_cells(read_notebook(sweep.source), sweep.table, sweep.source)
-    present = code_hashes()
-    told["code"] = cells_hash(cells, declared_parameters(sweep.source), told["grid"])
-    told["modules"] = {name: present[name] for name in told["modules"] if name in present}
-    told["confirmed"] = [*told.get("confirmed", []), verdict]
+    told = provenance(sweep.file)
+    told |= {"code": code, "modules": dict(modules)}
+    told["confirmed"] = [*told.get("confirmed", []), dict(verdict)]
     content = (json.dumps(told, indent=1) + "\n").encode()
     write_atomically(sweep.file.with_suffix(".json"), content)

@@ -42,12 +42,15 @@ from kempe_nb.publish.project import (
 from kempe_nb.publish.staleness import (
     code_hashes,
     fingerprint,
+    module_files,
     modules_are_unchanged,
     sha256,
     stored_runs_are_unchanged,
     text_hashes,
     versions,
 )
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +170,7 @@ def is_fresh(task: Task) -> bool:
 def read_facts(path: Path) -> dict | None:
     """Return the facts of an executed copy, or None where there are none that can be read."""
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
@@ -180,12 +183,24 @@ def gate(notebook: nbformat.NotebookNode, facts: Mapping | None) -> None:
     ------
     ValueError
         When a code cell did not run, when a picture has no alt text because it bypassed
-        `figures.show`, or when the chapter recorded no claim.
+        `figures.show`, when a cell shows a warning or a widget, or when the chapter recorded no
+        claim.
     """
     for cell in code_cells(notebook):
         if cell.source.strip() and cell.execution_count is None:
             raise ValueError(f"the cell '{first_line(cell)}' was not executed")
         for output in cell.outputs:
+            if output.get("name") == "stderr":
+                raise ValueError(
+                    f"the cell '{first_line(cell)}' writes to stderr: "
+                    f"{output.text.strip()[:200]!r}; what a page says it says in print, and a "
+                    "warning is answered, or silenced where it is known"
+                )
+            if _WIDGET in output.get("data", {}):
+                raise ValueError(
+                    f"the cell '{first_line(cell)}' shows a widget, which is dead on a page; use "
+                    "sliders.explore"
+                )
             if any(kind.startswith("image/") for kind in output.get("data", {})):
                 raise ValueError(
                     f"the cell '{first_line(cell)}' shows a picture without alt text; "
@@ -240,7 +255,8 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     output, facts_file = folder / "notebook.ipynb", folder / "facts.json"
     # Taken before the run: what is edited meanwhile counts as a change.
     expected = fingerprint(read_notebook(task.source), task.parameters)
-    modules = code_hashes()
+    modules, texts = code_hashes(), text_hashes(module_files())
+    task.partial_facts.unlink(missing_ok=True)
     started = time.perf_counter()
     try:
         notebook = papermill_run(
@@ -257,6 +273,8 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
         return Outcome(False, line)
     facts = read_facts(facts_file)
     try:
+        if facts is not None:
+            refuse_another_kernel(facts)
         gate(notebook, facts)
     except ValueError as error:
         _keep_partial(output, facts_file, task)
@@ -264,7 +282,7 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     facts = facts | _facts_of_run(task, notebook, time.perf_counter() - started)
     facts["fingerprint"] = expected
     facts["modules"] = {name: modules.get(name) for name in facts["modules"]}
-    facts["shown"] = text_hashes(facts.get("shown", []))
+    facts["shown"] = {name: texts[name] for name in facts.get("shown", []) if name in texts}
     content = nbformat.writes(notebook).encode()
     facts["notebook_sha256"] = sha256(content)
     write_atomically(task.copy, content, folder)
@@ -272,6 +290,28 @@ def _execute_in(folder: Path, task: Task, progress: bool, position: int) -> Outc
     task.partial.unlink(missing_ok=True)
     task.partial_facts.unlink(missing_ok=True)
     return Outcome(True, _summary(task, facts))
+
+
+def refuse_another_kernel(facts: dict) -> None:
+    """Take what the kernel says of itself from the facts of a run, and compare it with our own.
+
+    Raises
+    ------
+    ValueError
+        When the kernel ran in another environment, with another copy of the package or without
+        assertions: then the numbers are not those of the code that they would be published for.
+    """
+    ours, theirs = record.kernel() | {"optimize": 0}, facts.pop("kernel", None)
+    if theirs is None:
+        raise ValueError("the kernel has another kempe_nb, one that does not say where it is")
+    meaning = {
+        "environment": "the kernel runs in",
+        "package": "the kernel imports kempe_nb from",
+        "optimize": "the kernel leaves out assertions, PYTHONOPTIMIZE is",
+    }
+    for what, words in meaning.items():
+        if theirs[what] != ours[what]:
+            raise ValueError(f"{words} {theirs[what]}; accepted is {ours[what]}, as here")
 
 
 class _SparingEngine(NBClientEngine):
@@ -306,7 +346,8 @@ def papermill_run(
     # VARIABLE tells the notebook that it is published, and where its facts go. A second thread for
     # products of small matrices makes them several times slower as soon as both cores have work.
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "1")
-    with environment(**{record.VARIABLE: str(facts_file), "OPENBLAS_NUM_THREADS": threads}):
+    variables = {record.VARIABLE: str(facts_file), "OPENBLAS_NUM_THREADS": threads}
+    with environment(**variables, **{record.LIVE: None}):
         return papermill.execute_notebook(
             source,
             str(output),
@@ -356,10 +397,11 @@ def _failure(task: Task, error: Exception, output: Path) -> str:
 
 
 def _running_cell(output: Path) -> str:
-    with contextlib.suppress(UsageError, OSError):
-        for cell in read_notebook(output).cells:
-            if cell.metadata.get("papermill", {}).get("status") == "running":
-                return f"'{first_line(cell)}'"
+    # Papermill calls all cells completed when the kernel is gone; one that began has a time.
+    with contextlib.suppress(UsageError, OSError, IndexError):
+        cells = read_notebook(output).cells
+        begun = [c for c in cells if c.metadata.get("papermill", {}).get("start_time")]
+        return f"'{first_line(begun[-1])}'"
     return "an unknown cell"
 
 

@@ -66,12 +66,24 @@ class Project:
 
     def notebooks(self) -> dict[str, Path]:
         """Return the notebooks of the book by name: chapters and lessons, then operations."""
-        chapters = self.book / "chapters"
-        found = {path.stem: path for path in chapters.glob("*.ipynb")}
-        found |= {f"{path.parent.name}/{path.stem}": path for path in chapters.glob("*/*.ipynb")}
+        chapters, kernels = self.book / "chapters", self.book / KERNELS
+        found = {}
+        for path in (*sorted(chapters.glob("*.ipynb")), *sorted(chapters.glob("*/*.ipynb"))):
+            # Jupyter keeps checkpoints in hidden folders beside what is open.
+            if not any(part.startswith(".") for part in path.relative_to(chapters).parts):
+                found[name_of(path)] = path
         found = dict(sorted(found.items()))
-        kernels = sorted((self.book / "kernels").glob("*.ipynb"))
-        found |= {f"{KERNELS}/{path.stem}": path for path in kernels}
+        for name in found:
+            if chapter_of(name) == KERNELS:
+                raise UsageError(
+                    f"chapter is {KERNELS!r}, which stands for the notebooks of book/{KERNELS}; "
+                    "accepted is any other name"
+                )
+        found |= {
+            name_of(path): path
+            for path in sorted(kernels.glob("*.ipynb"))
+            if not path.name.startswith(".")
+        }
         for name in found:
             if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?", name):
                 raise UsageError(
@@ -99,6 +111,11 @@ class Project:
     def docname(self, source: Path) -> str:
         """Return how Sphinx names the page of a notebook: its path in the book, without suffix."""
         return source.relative_to(self.book).with_suffix("").as_posix()
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a notebook of the book: its file, and its folder where it has one."""
+    return path.stem if path.parent.name == "chapters" else f"{path.parent.name}/{path.stem}"
 
 
 def chapter_of(name: str) -> str:
@@ -150,14 +167,14 @@ def declared_parameters(path: Path) -> dict[str, object]:
     """
     tags = [tag for cell in read_notebook(path).cells for tag in tags_of(cell)]
     if "parameters" not in tags:
-        raise UsageError(f"{path.name} has no cell tagged 'parameters'")
+        raise UsageError(f"{name_of(path)} has no cell tagged 'parameters'")
     try:
         found = papermill.inspect_notebook(str(path))
     except Exception as error:
         raise UsageError(f"papermill cannot read the parameters of {path}: {error}") from error
     parameters = {name: _python_value(entry["default"]) for name, entry in found.items()}
     if "profile" not in parameters:
-        raise UsageError(f"{path.name} does not declare 'profile' in its parameters cell")
+        raise UsageError(f"{name_of(path)} does not declare 'profile' in its parameters cell")
     return parameters
 
 
@@ -177,7 +194,9 @@ def checked_parameters(path: Path, profile: str, given: Mapping[str, str]) -> di
             raise UsageError("parameter 'profile' is set by --profile")
         if name not in declared:
             names = ", ".join(accepted) or "none"
-            raise UsageError(f"{path.stem} declares no parameter {name!r}; accepted are {names}")
+            raise UsageError(
+                f"{name_of(path)} declares no parameter {name!r}; accepted are {names}"
+            )
         default = declared[name]
         value = text if isinstance(default, str) else _python_value(text)
         if isinstance(default, float) and type(value) is int:
@@ -200,15 +219,19 @@ def _python_value(text: str) -> object:
 
 
 @contextlib.contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for the processes started inside."""
+def environment(**variables: str | None) -> Iterator[None]:
+    """Set environment variables for the processes started inside; None takes one away."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from kempe_nb.publish.project import UsageError, code_cells, first_line, tags_of
+from kempe_nb.publish.project import UsageError, code_cells, first_line, name_of, tags_of
 from kempe_nb.publish.staleness import parse
 
 SHARED_TAG = "sweep"
@@ -36,17 +36,20 @@ def selected_cells(
     if not own:
         known = sorted(tables_of(notebook))
         raise UsageError(
-            f"table is {table!r}, but {path.name} tags no cell {SHARED_TAG}-{table}; accepted are "
-            f"{', '.join(known) or 'none'}"
+            f"table is {table!r}, but {name_of(path)} tags no cell {SHARED_TAG}-{table}; "
+            f"accepted are {', '.join(known) or 'none'}"
         )
     if not any(re.search(rf"results\.keep\(\s*[\"']{table}[\"']", cell.source) for cell in own):
-        raise UsageError(f"no cell of {path.name} tagged {SHARED_TAG}-{table} keeps {table!r}")
+        raise UsageError(
+            f"no cell of {name_of(path)} tagged {SHARED_TAG}-{table} keeps {table!r}; "
+            f"accepted is one with results.keep({table!r}, ...)"
+        )
     missing = undefined_names(cell.source for cell in cells)
     if missing:
         name, line = next(iter(missing.items()))
         raise UsageError(
-            f"table {table!r}: the cell '{line}' uses {name!r}, which no cell tagged {SHARED_TAG} "
-            f"or {SHARED_TAG}-{table} defines"
+            f"table {table!r} of {name_of(path)}: the cell '{line}' uses {name!r}, which no cell "
+            f"tagged {SHARED_TAG} or {SHARED_TAG}-{table} defines"
         )
     return cells
 
@@ -59,26 +62,36 @@ def tables_of(notebook: nbformat.NotebookNode) -> set[str]:
 
 
 def undefined_names(sources: Iterable[str]) -> dict[str, str]:
-    """Return names that are used and bound nowhere before, with the first line of their cell."""
-    bound, missing = set(dir(builtins)) | {"get_ipython", "display"}, {}
+    """Return names that are used and bound nowhere, with the first line of their cell.
+
+    A function may use what a later cell defines, so the order of the cells does not count here.
+    """
+    bound, used = set(dir(builtins)) | {"get_ipython", "display"}, {}
     for source in sources:
-        tree = parse(source)
-        nodes = list(ast.walk(tree))
-        bound |= {n.id for n in nodes if isinstance(n, ast.Name) and not _loads(n)}
-        bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-        bound |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        bound |= {n.name for n in nodes if isinstance(n, ast.ExceptHandler) and n.name}
-        for node in nodes:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                bound |= {(name.asname or name.name).split(".")[0] for name in node.names}
-        for node in nodes:
-            if isinstance(node, ast.Name) and _loads(node) and node.id not in bound:
-                missing.setdefault(node.id, first_line(new_code_cell(source)))
-    return missing
+        for node in ast.walk(parse(source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                used.setdefault(node.id, first_line(new_code_cell(source)))
+            else:
+                bound |= _bound_by(node)
+    return {name: line for name, line in used.items() if name not in bound}
 
 
-def _loads(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)
+def _bound_by(node: ast.AST) -> set[str | None]:
+    """Return the names that a node binds."""
+    match node:
+        case ast.Name():
+            return {node.id}
+        case ast.arg():
+            return {node.arg}
+        case ast.Import() | ast.ImportFrom():
+            return {(name.asname or name.name).split(".")[0] for name in node.names}
+        case ast.MatchMapping():
+            return {node.rest}
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.ExceptHandler():
+            return {node.name}
+        case ast.MatchAs() | ast.MatchStar():
+            return {node.name}
+    return set()
 
 
 def cut_notebook(

@@ -10,6 +10,7 @@ ledger of the book shows their code.
 
 import html
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from kempe_nb.publish.project import (
     read_notebook,
     tags_of,
 )
-from kempe_nb.publish.staleness import literal_texts
+from kempe_nb.publish.staleness import code_hashes, literal_texts
 
 #: Folder of the facts beside the pages; the Sphinx extension reads it. It holds a JSON for each
 #: notebook, under the name of its page, and a CSV for each benchmark.
@@ -51,7 +52,7 @@ def stage(project: Project, tasks: list[Task]) -> Path:
     for path in project.book.rglob("*"):
         relative = path.relative_to(project.book)
         hidden = any(part.startswith(".") for part in relative.parts)
-        stored = path.parent.name == "results"
+        stored = relative.parts[0] == "chapters" and "results" in relative.parts[:-1]
         if path.is_file() and not hidden and not stored and path.suffix != ".ipynb":
             wanted[relative] = path.read_bytes()
     for task in tasks:
@@ -81,13 +82,13 @@ def stage(project: Project, tasks: list[Task]) -> Path:
 
 def stored_runs(project: Project) -> dict[str, dict]:
     """Return the provenance of every stored file by its name, and why it is stale, if it is."""
-    found = {}
+    found, present = {}, code_hashes()
     for file in stored_files(project):
         try:
             _, told = results.read_pair(file)
         except results.ResultsError as error:
             raise UsageError(str(error)) from None
-        told["stale"] = stale_reason(project, file)
+        told["stale"] = stale_reason(project, file, present)
         found[f"{file.parent.parent.name}/{file.stem}"] = told
     return found
 
@@ -107,9 +108,13 @@ def record_of(task: Task, staged: nbformat.NotebookNode) -> dict:
 
 
 def code_of_claim(notebook: nbformat.NotebookNode, claim: str) -> str:
-    """Return the cell that checks a claim; an empty text where no cell names it literally."""
+    """Return the cell that checks a claim; an empty text where no cell names it literally.
+
+    Another claim may speak of this one, so a cell counts only where it hands the name to a check.
+    """
+    call = re.compile(rf"""check\(\s*(?:claim_id=)?["']{re.escape(claim)}["']""")
     for cell in code_cells(notebook):
-        if is_claim_cell(cell) and f'"{claim}"' in cell.source:
+        if is_claim_cell(cell) and call.search(cell.source):
             return cell.source
     return ""
 

@@ -1,9 +1,9 @@
 """When what was made is still good: executed copies, and the tables of stored runs.
 
 Both depend on what their code computes, on parameters and on data, and on nothing else. Comments,
-docstrings, layout, prose, tags and the literal texts (`alt`, `caption`) of a figure do not count;
-these texts are filled in when the book is built. The hashes are the same on every version of Python
-that the package runs on.
+layout, prose, tags, the docstrings of modules and the literal texts (`alt`, `caption`) of a figure
+do not count; these texts are filled in when the book is built. The hashes are the same on every
+version of Python that the package runs on.
 
 An executed copy depends on the code of its cells, the parameters, the code of the package modules
 that it imported, the bytes of those whose source it shows, the stored files that it read, and the
@@ -14,12 +14,14 @@ takes hours, so a changed hash is a suspicion only; `confirm` tells what becomes
 """
 
 import ast
+import functools
 import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from unicodedata import ucd_3_2_0
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
@@ -100,15 +102,23 @@ def normalised(source: str) -> str:
 def dump(node: object) -> str:
     """Return the text of a syntax tree, the same for every version of Python.
 
-    `ast.dump` writes fields that only some versions have, all of them empty in the trees of others.
+    `ast.dump` writes fields that only some versions have, all of them empty in the trees of others,
+    and `repr` writes a letter as it is only where its version of Unicode has it. Inside of an
+    f-string versions disagree on empty parts and on the mark of u"...", which compute nothing.
     """
+    if isinstance(node, ast.JoinedStr):
+        parts = [v for v in node.values if not (isinstance(v, ast.Constant) and v.value == "")]
+        return f"JoinedStr(values={dump(parts)})"
     if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in node._fields)
+        fields = ((name, getattr(node, name, None)) for name in node._fields if name != "kind")
         told = [f"{name}={dump(value)}" for name, value in fields if value not in (None, [])]
         return f"{type(node).__name__}({', '.join(told)})"
     if isinstance(node, list):
         return f"[{', '.join(map(dump, node))}]"
-    return repr(node)
+    return "".join(
+        c if c.isascii() or ucd_3_2_0.category(c) != "Cn" else c.encode("unicode_escape").decode()
+        for c in repr(node)
+    )
 
 
 def parse(source: str) -> ast.Module:
@@ -136,7 +146,13 @@ def code_hashes() -> dict[str, str]:
 
     A script of the same name beside a module belongs to it.
     """
-    return {name: sha256(_code_of(file)) for name, file in module_files().items()}
+    found = {}
+    for name, file in module_files().items():
+        script = file.with_suffix(".js")
+        found[name] = _code_hash(
+            file.read_text(encoding="utf-8"), script.read_bytes() if script.exists() else b""
+        )
+    return found
 
 
 def text_hashes(modules: Iterable[str]) -> dict[str, str]:
@@ -175,10 +191,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _code_of(file: Path) -> bytes:
-    tree = _without_docstrings(file.read_text(encoding="utf-8"))
-    script = file.with_suffix(".js")
-    return dump(tree).encode() + (script.read_bytes() if script.exists() else b"")
+@functools.lru_cache(maxsize=1000)
+def _code_hash(source: str, script: bytes) -> str:
+    try:
+        text = dump(_without_docstrings(source))
+    except SyntaxError:
+        # Somebody is at work on it; who imports it will be told.
+        text = source
+    return sha256(text.encode() + script)
 
 
 def _without_docstrings(source: str) -> ast.Module:

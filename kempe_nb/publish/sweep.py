@@ -30,7 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import cache
 from kempe_nb.publish.checkout import commit, write_atomically
-from kempe_nb.publish.execute import papermill_run, read_facts
+from kempe_nb.publish.execute import papermill_run, read_facts, refuse_another_kernel
 from kempe_nb.publish.project import (
     Project,
     UsageError,
@@ -124,14 +124,20 @@ def plan_sweeps(
     if file_name and not table:
         raise UsageError("--name needs --table: it is the name of one file")
     chosen = project.select([name])
-    homes = homes_of_tables(project, chosen)
+    # A table of another lesson has the same folder, so all names of the chapter have to differ.
+    known = homes_of_tables(project, project.select([chapter_of(name)]))
+    homes = {each: home for each, home in known.items() if home in chosen}
     if not homes:
         raise UsageError(f"{name} keeps no table: no cell is tagged sweep-TABLE")
     if table and table not in homes:
-        if len(chosen) > 1:
-            raise UsageError(f"table is {table!r}; accepted of {name} are {', '.join(homes)}")
-        # The one notebook says what is wrong with its tags.
-        homes[table] = next(iter(chosen))
+        raise UsageError(
+            f"table is {table!r}, but {name} tags no cell sweep-{table}; accepted are "
+            f"{', '.join(sorted(homes))}"
+        )
+    if file_name and file_name != table and file_name in known:
+        raise UsageError(
+            f"name is {file_name!r}, the table that {known[file_name]} makes; accepted is another"
+        )
     return [
         plan_sweep(project, homes[each], each, grid, profile=profile, name=file_name)
         for each in ([table] if table else sorted(homes))
@@ -144,7 +150,10 @@ def homes_of_tables(project: Project, names: Iterable[str]) -> dict[str, str]:
     for name in names:
         for table in sorted(tables_of(read_notebook(project.notebooks()[name]))):
             if homes.setdefault(table, name) != name:
-                raise UsageError(f"table {table!r} is made by {homes[table]} and by {name}")
+                raise UsageError(
+                    f"table {table!r} is made by {homes[table]} and by {name}; accepted is one "
+                    "notebook, as the tables of a chapter share a folder"
+                )
     return homes
 
 
@@ -272,6 +281,11 @@ def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes
         except DeadKernelError:
             raise RuntimeError("the kernel died") from None
         facts = read_facts(facts_file)
+    if facts is not None:
+        try:
+            refuse_another_kernel(facts)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
     if facts is None or table not in facts.get("tables", {}):
         raise RuntimeError(f"it kept no row of {table!r}")
     return {
@@ -284,6 +298,23 @@ def execute_run(notebook: str, parameters: Mapping, table: str, cwd: str, hashes
         "commit": commit(Path(cwd), without=RESULTS) if os.path.isdir(cwd) else "unknown",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def compute_first(sweep: Sweep, hashes: Mapping) -> dict:
+    """Compute the first run of a sweep on this machine, as a sweep does, past the journal.
+
+    Raises
+    ------
+    UsageError
+        When the run fails.
+    """
+    notebook = read_notebook(sweep.source)
+    cut = cut_notebook(notebook, selected_cells(notebook, sweep.table, sweep.source))
+    with _client(None, 1, sweep.project.build) as client:
+        for _, entry, reason in _arrivals(client, sweep, cut, sweep.runs[:1], hashes):
+            if entry is None:
+                raise UsageError(f"{_title(sweep)}: the present code fails, {reason}")
+    return entry
 
 
 def _workers(sweep: Sweep, jobs: int | None) -> int:
@@ -320,7 +351,8 @@ def _client(scheduler: str | None, workers: int, build: Path) -> Iterator:
             processes=True,
             # The work is done by kernels, whose memory Dask does not see.
             memory_limit=0,
-            dashboard_address=None,
+            # Any free port: the usual one may be that of another sweep, and Dask would warn.
+            dashboard_address=":0",
             local_directory=folder,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -387,6 +419,13 @@ def _title(sweep: Sweep) -> str:
 
 def _write_file(sweep: Sweep, entries: list[dict], code: str) -> None:
     """Write rows and provenance; the provenance holds the hash of the rows and moves last."""
+    for entry in entries:
+        for name in sweep.grid:
+            if name in entry["row"]:
+                raise UsageError(
+                    f"table {sweep.table!r} keeps {name!r}, which is a parameter of the grid and "
+                    "has a column of its own; accepted is another name"
+                )
     rows = [
         {name: run[name] for name in sweep.grid} | entry["row"]
         for run, entry in zip(sweep.runs, entries, strict=True)

@@ -14,7 +14,8 @@ from kempe_nb.notebook import record, results
 
 def write_pair(folder, rows, name="chapter/laws"):
     """Write rows as a sweep does, and return the folder."""
-    place = folder / f"{name}.csv"
+    chapter, _, table = name.partition("/")
+    place = folder / chapter / "results" / f"{table}.csv"
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("w", newline="") as lines:
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
@@ -90,8 +91,7 @@ def test_runs_are_selected_by_their_columns(tmp_path):
 
 
 def test_the_folder_is_found_from_inside_the_book(tmp_path, monkeypatch):
-    write_pair(tmp_path / "book" / "results", [{"a": 1}])
-    (tmp_path / "book" / "chapters").mkdir()
+    write_pair(tmp_path / "book" / "chapters", [{"a": 1}])
     monkeypatch.chdir(tmp_path / "book" / "chapters")
     assert results.stored("chapter/laws")["a"].tolist() == [1]
     with pytest.raises(results.ResultsError, match="other.csv cannot be read"):
@@ -105,7 +105,7 @@ def test_the_folder_is_found_from_inside_the_book(tmp_path, monkeypatch):
 
 def test_a_file_that_is_not_the_one_of_its_provenance_is_refused(tmp_path):
     write_pair(tmp_path, [{"a": 1}])
-    (tmp_path / "chapter" / "laws.csv").write_text("a\n2\n")
+    (tmp_path / "chapter" / "results" / "laws.csv").write_text("a\n2\n")
     with pytest.raises(results.ResultsError, match="not the file"):
         results.stored("chapter/laws", tmp_path)
 

@@ -19,12 +19,11 @@ from kempe_nb.__main__ import main
 from kempe_nb.notebook.results import FEWEST_RUNS
 from kempe_nb.publish.accept import CLAIM_TAGS, is_claim_cell
 from kempe_nb.publish.execute import plan
-from kempe_nb.publish.fingerprint import code_cells
-from kempe_nb.publish.project import Project, read_notebook
-from kempe_nb.publish.sweep import tables_of
+from kempe_nb.publish.project import Project, code_cells, read_notebook
+from kempe_nb.publish.select import tables_of
 
 PROJECT = Project.find(Path(__file__).parent)
-CHAPTERS = PROJECT.chapters()
+CHAPTERS = PROJECT.notebooks()
 #: Names of arguments whose values are prose.
 TEXT_NAMES = ("alt", "caption", "source", "paper", "unit")
 SECTIONS = [
@@ -179,7 +178,7 @@ def test_the_same_seed_gives_the_same_values_and_another_seed_the_same_verdicts(
 
 @each_chapter
 def test_every_stored_file_is_read_by_the_page_which_tells_where_it_comes_from(name):
-    stored = sorted(file.stem for file in (PROJECT.book / "results" / name).glob("*.csv"))
+    stored = sorted(file.stem for file in PROJECT.results(name).glob("*.csv"))
     facts = json.loads(plan(PROJECT, [name], "cpu", {})[0].facts.read_text())
     assert sorted(facts.get("stored", {})) == [f"{name}/{table}" for table in stored]
     told = re.findall(r"```\{stored\} (\S+)", prose(read_notebook(CHAPTERS[name])))

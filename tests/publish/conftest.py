@@ -56,10 +56,48 @@ def write(project):
 
     def write(name, *code, **options):
         path = project.book / "chapters" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
         nbformat.write(chapter(*code, **options), path)
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def scheduler(tmp_path_factory):
+    """Arguments that send a sweep to one scheduler with two workers, which serves all files.
+
+    A worker imports the code once. A test that kills workers, or that is about the cluster which a
+    sweep starts by itself, does without.
+    """
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=":0",
+        local_directory=tmp_path_factory.mktemp("dask"),
+    ) as cluster:
+        yield ["--scheduler", cluster.scheduler_address]
+
+
+@pytest.fixture
+def git(project):
+    """Run git in the project, which becomes a repository with one commit of what is there."""
+
+    def git(*words):
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        ran = subprocess.run(
+            ["git", *who, *words], cwd=project.root, check=True, capture_output=True, text=True
+        )
+        return ran.stdout.strip()
+
+    (project.root / ".gitignore").write_text("_build/\nlog\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    return git
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from kempe_nb.publish.checkout import commit
+from kempe_nb.publish import checkout as module
+from kempe_nb.publish.checkout import commit, commit_id
 
 
 @pytest.fixture
@@ -38,4 +39,37 @@ def test_paths_that_are_left_out_are_no_difference(checkout):
 
 
 def test_a_folder_without_git_has_no_commit(tmp_path):
-    assert commit(tmp_path) == "unknown"
+    assert commit(tmp_path) == commit_id(tmp_path) == "unknown"
+
+
+def test_a_project_inside_of_another_repository_has_no_commit(checkout):
+    # An archive that was unpacked in a course's repository: the course's commit says nothing.
+    project = checkout / "archive"
+    (project / "book" / "chapters").mkdir(parents=True)
+    (project / "_toc.yml").touch()
+    assert commit(checkout) == commit_id(checkout)[:7] != "unknown"
+    for folder in (project, project / "book" / "chapters"):
+        assert commit(folder) == commit_id(folder) == "unknown"
+    (checkout / "_toc.yml").touch()
+    assert commit(checkout / "book") == commit(checkout)
+
+
+def test_the_repository_of_a_hook_is_not_taken_for_ours(checkout, tmp_path_factory, monkeypatch):
+    clean, whole = commit(checkout), commit_id(checkout)
+    other = tmp_path_factory.mktemp("other")
+    subprocess.run(["git", "init", "-q"], cwd=other, check=True)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert (commit(checkout), commit_id(checkout)) == (clean, whole)
+
+
+def test_a_checkout_of_another_user_is_named_once(checkout, monkeypatch, capfd, tmp_path):
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership in it' >&2\nexit 128\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
+    module._say_once.cache_clear()
+    assert commit(checkout) == commit(checkout) == "unknown"
+    told = "kempe_nb: the commit is unknown: fatal: detected dubious ownership in it\n"
+    assert capfd.readouterr().err == told

@@ -11,7 +11,7 @@ import papermill.engines
 import pytest
 
 from kempe_nb.__main__ import main
-from kempe_nb.publish import execute
+from kempe_nb.publish import execute, staleness
 from kempe_nb.publish.execute import plan
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def test_a_chapter_is_executed_once_and_then_found_up_to_date(project, write, ca
     assert "small: " in line and "1 of 1 claims hold" in line and "MiB" in line
     before = bytes_of(project, "small")
     recorded = facts(project, "small")
-    assert recorded["chapter"] == "small" and recorded["parameters"] == {"profile": "cpu"}
+    assert recorded["notebook"] == "small" and recorded["parameters"] == {"profile": "cpu"}
     assert recorded["cells_executed"] == 5 and recorded["seconds"] > 0
     assert recorded["versions"]["python"] and recorded["commit"]
     copy = nbformat.read(project.executed("cpu") / "small.ipynb", 4)
@@ -195,7 +195,7 @@ def test_parameters_reach_the_chapter_and_have_a_copy_of_their_own(project, writ
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "chapter is 'nowhere'; accepted are chapter"),
+        (["nowhere"], "notebook is 'nowhere'; accepted are chapter"),
         (["--profile", "tpu"], "profile is 'tpu'; accepted are cpu, gpu"),
         (["-p", "sed=1"], "declares no parameter 'sed'; accepted are seed"),
         (["-p", "seed=many"], "parameter seed is 'many'; accepted is a value of type int"),
@@ -253,7 +253,7 @@ def test_a_run_that_did_not_do_its_duty_is_refused(project, write, capfd, code, 
     nbformat.write(notebook, path)
     assert main(["run"]) == 1
     assert message in capfd.readouterr().out
-    assert files(project) == ["chapter.failed.ipynb"]
+    assert files(project) == ["chapter.failed.ipynb", "chapter.failed.json"]
 
 
 def test_a_chapter_that_does_not_close_its_ledger_is_refused(project, write, capfd):
@@ -292,10 +292,10 @@ def test_a_module_that_changes_makes_its_chapters_stale(project, write, monkeypa
     (task,) = plan(project, [], "cpu", {})
     used = facts(project, "chapter")["modules"]
     assert "kempe_nb.notebook.claims" in used and "kempe_nb.publish.stage" not in used
-    now = execute.module_hashes()
-    monkeypatch.setattr(execute, "module_hashes", lambda: now | {"kempe_nb.publish.stage": "other"})
+    now = staleness.code_hashes()
+    monkeypatch.setattr(staleness, "code_hashes", lambda: now | {"kempe_nb.publish.stage": "other"})
     assert execute.is_fresh(task)
-    monkeypatch.setattr(execute, "module_hashes", lambda: now | {"kempe_nb.notebook.claims": "x"})
+    monkeypatch.setattr(staleness, "code_hashes", lambda: now | {"kempe_nb.notebook.claims": "x"})
     assert not execute.is_fresh(task)
 
 
@@ -329,7 +329,7 @@ def test_a_long_value_still_gives_a_file_name(project, write):
 def test_a_chapter_whose_name_could_be_taken_for_a_copy_is_refused(project, write, capfd):
     write("one@seed=7")
     assert main(["run"]) == 2
-    assert "chapter is 'one@seed=7'; accepted in its name" in capfd.readouterr().err
+    assert "notebook is 'one@seed=7'; accepted in its name" in capfd.readouterr().err
 
 
 def test_two_jobs_execute_two_chapters(project, write, capfd):

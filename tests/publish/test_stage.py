@@ -1,5 +1,7 @@
 """What Sphinx reads: present text and code with the outputs of the last run."""
 
+import hashlib
+import json
 import re
 import stat
 
@@ -9,10 +11,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from kempe_nb.__main__ import main
 from kempe_nb.notebook import figures
+from kempe_nb.publish.accept import CLAIM_TAGS, is_claim_cell
 from kempe_nb.publish.checkout import write_atomically, write_if_changed
 from kempe_nb.publish.execute import plan
-from kempe_nb.publish.project import UsageError
-from kempe_nb.publish.stage import RECORDS, graft, stage
+from kempe_nb.publish.project import UsageError, tags_of
+from kempe_nb.publish.stage import RECORDS, code_of_claim, graft, hide_claims, record_of, stage
 
 
 def figure_output(alt, caption, **values):
@@ -118,7 +121,7 @@ def test_staging_needs_a_fresh_copy_and_forgets_deleted_pages(project, write):
     assert main(["run"]) == 0
     target = stage(project, tasks)
     staged = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-    assert staged == [f"{RECORDS}/chapter.json", "chapters/chapter.ipynb", "intro.md"]
+    assert staged == [f"{RECORDS}/chapters/chapter.json", "chapters/chapter.ipynb", "intro.md"]
     before = (target / "chapters" / "chapter.ipynb").stat().st_mtime_ns
     (project.book / "intro.md").unlink()
     stage(project, tasks)
@@ -130,6 +133,77 @@ def test_staging_needs_a_fresh_copy_and_forgets_deleted_pages(project, write):
     page = nbformat.read(target / "chapters" / "chapter.ipynb", 4)
     assert "Other prose." in page.cells[0].source
     assert "HOLDS" in page.cells[-2].outputs[0].text
+
+
+@pytest.mark.slow
+def test_the_claims_of_a_lesson_are_not_on_its_page_and_its_record_shows_their_code(project, write):
+    show = (
+        "from matplotlib import pyplot as plt\nfrom kempe_nb.notebook import figures\n"
+        "fig, axes = plt.subplots()\n_ = axes.plot([1, 2])\n"
+        'figures.show(fig, alt="A line.", caption="old")'
+    )
+    for name in ("paper/1_start", "old_form"):
+        write(name, show)
+    stored = project.results("paper") / "laws.csv"
+    stored.parent.mkdir()
+    stored.write_text("a\n1\n")
+    digest = hashlib.sha256(stored.read_bytes()).hexdigest()
+    told = {"notebook": "paper/1_start", "table": "laws", "profile": "cpu", "grid": {}}
+    told |= {"commit": ["a"], "code": "c", "modules": {}, "sha256": digest}
+    stored.with_suffix(".json").write_text(json.dumps(told))
+    (project.book / "chapters" / "paper" / "index.md").write_text("# Paper")
+    # A page of the book may be called results; it is a folder of tables in a chapter only.
+    (project.book / "results").mkdir()
+    (project.book / "results" / "page.md").write_text("# Results")
+    assert main(["run"]) == 0
+    target = stage(project, plan(project, [], "cpu", {}))
+    staged = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
+    assert staged == [
+        *(f"{RECORDS}/chapters/old_form.json", f"{RECORDS}/chapters/paper/1_start.json"),
+        *(f"{RECORDS}/stored_runs", "chapters/old_form.ipynb", "chapters/paper/1_start.ipynb"),
+        *("chapters/paper/index.md", "results/page.md"),
+    ]
+    for name, removed in (("paper/1_start", True), ("old_form", False)):
+        page = nbformat.read(target / "chapters" / f"{name}.ipynb", 4)
+        claims_here = [cell for cell in page.cells if is_claim_cell(cell)]
+        assert len(claims_here) == 2
+        assert all(("remove-cell" in tags_of(cell)) is removed for cell in claims_here)
+        others = [cell for cell in page.cells if not is_claim_cell(cell)]
+        assert not any("remove-cell" in tags_of(cell) for cell in others)
+        record = json.loads((target / RECORDS / "chapters" / f"{name}.json").read_text())
+        assert record["notebook"] == name
+        assert record["claims"][0]["code"].startswith('_ = claims.check("small"')
+        assert record["figure_markup"] == {}
+    # The executed copy and the source keep their cells as they are.
+    assert "remove-cell" not in (project.book / "chapters" / "paper" / "1_start.ipynb").read_text()
+
+
+def test_a_record_holds_the_markup_of_the_figures_that_have_a_name(project, write):
+    write("paper/1_start")
+    (task,) = plan(project, [], "cpu", {})
+    task.facts.parent.mkdir(parents=True)
+    task.facts.write_text(json.dumps({"claims": []}))
+    named, plain = figure_output("a", "b"), figure_output("c", "d")
+    named.metadata["kempe_nb"]["name"] = "answer"
+    cells = [new_code_cell("x", outputs=[plain, named, new_output("stream", text="t")])]
+    assert record_of(task, new_notebook(cells=cells))["figure_markup"] == {
+        "answer": named.data["text/html"]
+    }
+
+
+def test_the_code_of_a_claim_is_the_cell_that_checks_it():
+    def cell(source, tags=CLAIM_TAGS):
+        return new_code_cell(source, metadata={"tags": list(tags)})
+
+    other = cell('claims.check("other", "Beside.", 1, at_most=2, source="see \\"small\\"")')
+    speaks = cell('about = ["small"]; claims.check("third", "x", True, source=about[0])')
+    untagged = cell('claims.check("small", ...)', tags=())
+    checks = cell("claims.check(\n    'small', \"One.\", 1, at_most=2, source='t')")
+    page = new_notebook(cells=[other, speaks, untagged, checks])
+    assert code_of_claim(page, "small") == checks.source
+    assert code_of_claim(page, "nowhere") == code_of_claim(page, "smal") == ""
+    hide_claims(page)
+    assert [("remove-cell" in tags_of(c)) for c in page.cells] == [True, True, False, True]
 
 
 def test_the_results_of_the_benchmarks_are_staged_with_the_facts(project):

@@ -1,11 +1,18 @@
 """What makes an executed copy stale, and what does not."""
 
+import ast
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from kempe_nb.publish import fingerprint as fp
+from kempe_nb.__main__ import main
+from kempe_nb.notebook import sliders
+from kempe_nb.publish import staleness as fp
+from kempe_nb.publish.execute import is_fresh, plan
 
 SHOW = 'figures.show(fig, alt="old {x}", caption="old", x=1)'
 
@@ -86,7 +93,7 @@ def test_modules_are_hashed_by_name_with_their_scripts(tmp_path, monkeypatch):
     for file in ("__init__.py", "methods/__init__.py", "methods/thing.py", "methods/other.py"):
         (package / file).write_text("x = 1\n")
     monkeypatch.setattr(fp.kempe_nb, "__file__", str(package / "__init__.py"))
-    before = fp.module_hashes()
+    before = fp.code_hashes()
     assert set(before) == {
         "kempe_nb",
         "kempe_nb.methods",
@@ -95,6 +102,105 @@ def test_modules_are_hashed_by_name_with_their_scripts(tmp_path, monkeypatch):
     }
     (package / "methods" / "other.py").write_text("x = 2\n")
     (package / "methods" / "thing.js").write_text("let x = 1;\n")
-    after = fp.module_hashes()
+    after = fp.code_hashes()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"kempe_nb.methods.thing", "kempe_nb.methods.other"}
+
+
+#: Code that some version of Python from 3.11 to 3.13 tells otherwise by `ast.dump`, and its
+#: neighbours. The texts are the same on all of them; one that fails on another version would make
+#: every stored table suspect there.
+FIXED = json.loads(Path(__file__).with_name("code_texts.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("fixed", FIXED, ids=lambda fixed: fixed["source"][0][:20])
+def test_the_text_of_code_is_the_same_on_every_python(fixed):
+    assert fp.dump(ast.parse("\n".join(fixed["source"]))) == fixed["text"]
+
+
+def test_an_empty_part_and_a_mark_of_unicode_in_an_f_string_are_nothing():
+    # Python 3.12 writes the first, 3.13 the second.
+    tree = ast.parse('f"{a:>{w}}"').body[0].value
+    text = fp.dump(tree)
+    tree.values[0].format_spec.values.append(ast.Constant(""))
+    assert fp.dump(tree) == text
+    assert fp.dump(ast.Constant("a", kind="u")) == fp.dump(ast.Constant("a"))
+    assert fp.dump(ast.parse('[""]')) != fp.dump(ast.parse("[]"))
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Put a copy of a module, changed, in its place for whoever asks for its hash."""
+
+    def module(name, change=lambda text: text, script=None):
+        original = real[name]
+        copy = tmp_path / "modules" / original.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(change(original.read_text(encoding="utf-8")), encoding="utf-8")
+        copy.with_suffix(".js").unlink(missing_ok=True)
+        if script is not None:
+            copy.with_suffix(".js").write_text(script, encoding="utf-8")
+        monkeypatch.setattr(fp, "module_files", lambda: real | {name: copy})
+
+    real = fp.module_files()
+    return module
+
+
+def with_comment(text):
+    return text + "# one more thing\n"
+
+
+def with_docstring(text):
+    return text.replace('"""', '"""Now: ', 1)
+
+
+def with_code(text):
+    return text + "one_more_thing = 1\n"
+
+
+@pytest.mark.slow
+def test_a_copy_depends_on_what_its_modules_compute_and_on_the_letters_that_it_shows(
+    project, write, module
+):
+    shown = "kempe_nb.kernels.triton.philox"
+    write(
+        "chapter",
+        "from kempe_nb.notebook import sliders\n"
+        "from kempe_nb.notebook.source import show_source\n"
+        f"show_source('{shown}:read_kernel')\n"
+        "show_source(claims.clear)",
+    )
+    assert main(["run"]) == 0
+    (task,) = plan(project, [], "cpu", {})
+    facts = json.loads(task.facts.read_text())
+    assert shown not in facts["modules"]
+    assert sorted(facts["shown"]) == [shown, "kempe_nb.notebook.claims"]
+    # Imported, and not shown: what it computes counts.
+    for change, fresh in ((str, True), (with_comment, True), (with_docstring, True)):
+        module("kempe_nb.notebook.figures", change)
+        assert is_fresh(task) is fresh
+    module("kempe_nb.notebook.figures", with_code)
+    assert not is_fresh(task)
+    # Shown, imported or not: every letter counts.
+    for name in (shown, "kempe_nb.notebook.claims"):
+        module(name)
+        assert is_fresh(task)
+        for change in (with_comment, with_docstring, with_code):
+            module(name, change)
+            assert not is_fresh(task)
+    # Neither: nothing counts.
+    module("kempe_nb.kernels.triton.softmax_hessian", with_code)
+    assert is_fresh(task)
+    # The script of a module belongs to it.
+    script = Path(sliders.__file__).with_suffix(".js").read_text(encoding="utf-8")
+    module("kempe_nb.notebook.sliders", script=script)
+    assert is_fresh(task)
+    module("kempe_nb.notebook.sliders", script=script + " ")
+    assert not is_fresh(task)
+
+
+def test_a_module_that_somebody_is_writing_stops_no_command(module):
+    before = fp.code_hashes()
+    module("kempe_nb.notebook.figures", lambda text: text + "def (:\n")
+    changed = fp.code_hashes()
+    assert {n for n in before if before[n] != changed[n]} == {"kempe_nb.notebook.figures"}

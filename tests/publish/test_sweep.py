@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell
 
 from kempe_nb.__main__ import main
 from kempe_nb.notebook import results
-from kempe_nb.publish import sweep as sweeps
+from kempe_nb.publish import confirm, sweep as sweeps
 from kempe_nb.publish.project import Project, UsageError
 from kempe_nb.publish.stage import stored_runs
 
@@ -20,25 +20,6 @@ pytestmark = pytest.mark.slow
 PARAMETERS = 'profile = "cpu"\nseed = 0\nrate = 1.0'
 IMPORTS = "from kempe_nb.notebook import results"
 KEEP = 'results.keep("laws", error=[seed / 3, rate], steps=seed + 1, word="w")'
-
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory):
-    """Arguments that send a sweep to one scheduler with two workers, which serves this file.
-
-    A worker imports the code once. A test that kills workers, or that is about the cluster which a
-    sweep starts by itself, does without.
-    """
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address=":0",
-        local_directory=tmp_path_factory.mktemp("dask"),
-    ) as cluster:
-        yield ["--scheduler", cluster.scheduler_address]
 
 
 @pytest.fixture
@@ -52,23 +33,22 @@ def write_sweep(project, write):
         tagged += [new_code_cell(cell, metadata={"tags": ["sweep-laws"]}) for cell in cells]
         notebook.cells[3:3] = tagged
         nbformat.write(notebook, path)
-        (project.book / "results").mkdir(exist_ok=True)
         return path
 
     return write_sweep
 
 
 def rows(project, name="laws"):
-    with (project.book / "results" / "small" / f"{name}.csv").open(newline="") as lines:
+    with (project.results("small") / f"{name}.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
 def told(project, name="laws"):
-    return json.loads((project.book / "results" / "small" / f"{name}.json").read_text())
+    return json.loads((project.results("small") / f"{name}.json").read_text())
 
 
 def bytes_of(project):
-    return (project.book / "results" / "small" / "laws.csv").read_bytes()
+    return (project.results("small") / "laws.csv").read_bytes()
 
 
 def logged(project):
@@ -156,7 +136,7 @@ def test_an_interrupted_sweep_resumes_with_what_is_missing(
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
-    assert not (project.book / "results" / "small").exists()
+    assert not project.results("small").exists()
     before = logged(project)
     assert before == ["0", "1", "2"]
     capfd.readouterr()
@@ -195,7 +175,7 @@ def test_a_failing_run_is_named_and_the_others_are_kept(project, write_sweep, sc
     assert main(["sweep", "small", "-p", "seed=0:3", *scheduler]) == 1
     out = capfd.readouterr().out
     assert "seed=1: FAILED, in '1 / (seed - 1)  # the culprit': ZeroDivisionError" in out
-    assert not (project.book / "results" / "small").exists()
+    assert not project.results("small").exists()
     path = write_sweep(KEEP)
     assert path.exists()
     # The cells have changed, so nothing of the journal counts any more.
@@ -208,19 +188,19 @@ def test_only_what_the_numbers_depend_on_makes_a_file_stale(
 ):
     write_sweep("from kempe_nb.methods import infinite_memory", KEEP)
     assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
-    file = project.book / "results" / "small" / "laws.csv"
+    file = project.results("small") / "laws.csv"
 
     def reason():
-        return sweeps.stale_reason(Project(project.root), file)
+        return confirm.stale_reason(Project(project.root), file)
 
     assert reason() == ""
     write_sweep("from kempe_nb.methods import infinite_memory", KEEP, unrelated="print('other')")
     assert reason() == ""
     write_sweep("from kempe_nb.methods import infinite_memory  # why", KEEP)
     assert reason() == ""
-    now = sweeps.code_hashes()
+    now = confirm.code_hashes()
     other = {"kempe_nb.notebook.figures": "other"}
-    monkeypatch.setattr(sweeps, "code_hashes", lambda: now | other)
+    monkeypatch.setattr(confirm, "code_hashes", lambda: now | other)
     assert reason() == ""
     other = {"kempe_nb.methods.infinite_memory": "other"}
     assert reason() == "kempe_nb.methods.infinite_memory changed"
@@ -233,12 +213,12 @@ def test_only_what_the_numbers_depend_on_makes_a_file_stale(
 
 def test_the_default_of_a_parameter_counts_where_it_is_used(project, write_sweep, scheduler):
     path = write_sweep(KEEP)
-    file = project.book / "results" / "small" / "laws.csv"
+    file = project.results("small") / "laws.csv"
     assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     path.write_text(path.read_text().replace("rate = 1.0", "rate = 2.0"))
-    assert sweeps.stale_reason(project, file) == "the cells that made it have changed"
+    assert confirm.stale_reason(project, file) == "the cells that made it have changed"
     path.write_text(path.read_text().replace("rate = 2.0", "rate = 1.0\\nunused = 3"))
-    assert sweeps.stale_reason(project, file) == ""
+    assert confirm.stale_reason(project, file) == ""
 
 
 def test_make_results_remakes_what_is_stale_and_nothing_else(
@@ -261,7 +241,7 @@ def test_another_grid_of_the_same_table_has_a_name_of_its_own(project, write_swe
     named = ["--table", "laws", "--name", "long"]
     assert main(["sweep", "small", *named, "-p", "rate=7", *scheduler]) == 0
     assert len(rows(project)) == 2 and rows(project, "long")[0]["rate"] == "7.0"
-    again = sweeps.stored_sweep(project, project.book / "results" / "small" / "long.csv")
+    again = confirm.stored_sweep(project, project.results("small") / "long.csv")
     assert again.arguments() == [
         *("sweep", "small", "--table", "laws", "--name", "long", "--profile", "cpu"),
         *("-p", "rate=7"),
@@ -293,7 +273,7 @@ def test_a_worker_with_other_code_is_refused(project, write_sweep, scheduler, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "chapter is 'nowhere'"),
+        (["nowhere"], "notebook is 'nowhere'"),
         (["small", "--table", "other"], "tags no cell sweep-other; accepted are laws"),
         (["small", "--name", "other"], "--name needs --table"),
         (["small", "--table", "laws", "--name", "../x"], "name is '../x'"),
@@ -312,7 +292,7 @@ def test_what_does_not_exist_is_refused_before_anything_starts(
     write_sweep(log_cell(project), KEEP)
     assert main(["sweep", *arguments]) == 2
     assert message in capfd.readouterr().err
-    assert logged(project) == [] and not (project.book / "results" / "small").exists()
+    assert logged(project) == [] and not project.results("small").exists()
 
 
 @pytest.mark.parametrize(
@@ -332,13 +312,13 @@ def test_runs_that_keep_different_columns_make_no_file(project, write_sweep, sch
     write_sweep('results.keep("laws", **{f"error_{seed}": 1.0})'.replace("error_", "e"))
     assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 2
     assert "kept other columns than the first: ['e0', 'e1']" in capfd.readouterr().err
-    assert not (project.book / "results" / "small").exists()
+    assert not project.results("small").exists()
 
 
 def test_a_torn_pair_is_refused(project, write_sweep, scheduler, capfd):
     write_sweep(KEEP)
     assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
-    file = project.book / "results" / "small" / "laws.csv"
+    file = project.results("small") / "laws.csv"
     file.write_text(file.read_text() + "typed,by,hand,0,0\n")
     with pytest.raises(results.ResultsError, match="not the file that laws.json tells of"):
         results.stored("small/laws")
