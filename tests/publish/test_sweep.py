@@ -361,9 +361,8 @@ def test_a_paper_stands_for_the_tables_of_all_its_lessons(project, lesson, sched
     for file in project.results("paper").glob("*.csv"):
         assert confirm.stale_reason(project, file) == ""
     # A lesson reads a table of another one from its own folder.
-    lesson(
-        "3_reads", other=f"{IMPORTS}\nassert results.stored('paper/memory')['y'].tolist() == [2, 4]"
-    )
+    reads = "results.stored('paper/memory')['y'].tolist() == [2, 4]"
+    lesson("3_reads", ("hide-input", f"{IMPORTS}\nassert {reads}"))
     assert main(["run", "paper/3_reads"]) == 0
     recorded = json.loads((project.executed("cpu") / "paper" / "3_reads.json").read_text())
     assert recorded["stored"] == {"paper/memory": provenance["sha256"]}
