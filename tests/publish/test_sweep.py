@@ -303,7 +303,8 @@ def test_two_sweeps_on_one_scheduler_never_exchange_rows(project, write, start, 
     wait = (
         f"import pathlib, time\nfrom kempe_nb.notebook import results\n"
         f"pathlib.Path({str(reached)!r}).touch()\n"
-        f"while not pathlib.Path({str(go)!r}).exists():\n    time.sleep(0.05)\n"
+        f"for _ in range(600):\n    if not pathlib.Path({str(go)!r}).exists():\n"
+        "        time.sleep(0.1)\n"
     )
     for name, body in (
         ("alpha", wait + 'results.keep("laws", who="alpha", x=seed)'),
