@@ -116,6 +116,10 @@ def _module_hash(module: str, read: Callable[[PurePosixPath], bytes | None]) -> 
 
 
 def _git(project: Project, *words: str) -> bytes | None:
-    """Return what git prints in the folder of the project, or None where it fails."""
-    ran = subprocess.run(["git", *words], cwd=project.root, capture_output=True, env=without_git())
+    """Return what git prints in the folder of the project, None where it fails or is missing."""
+    how = {"cwd": project.root, "capture_output": True, "env": without_git()}
+    try:
+        ran = subprocess.run(["git", *words], **how)
+    except OSError:
+        return None
     return ran.stdout if ran.returncode == 0 else None

@@ -168,8 +168,11 @@ def test_with_nothing_older_everything_has_changed(project, book, commit):
     assert set(changed_notebooks(project)) == {"paper/1_start", "paper/2_next"}
 
 
-def test_without_a_repository_everything_has_changed(project, write):
+@pytest.mark.parametrize("with_git", [True, False])
+def test_without_a_repository_everything_has_changed(project, write, monkeypatch, with_git):
     write("paper/1_start")
+    if not with_git:
+        monkeypatch.setenv("PATH", str(project.build))
     assert set(changed_notebooks(project)) == {"paper/1_start"}
 
 
