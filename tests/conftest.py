@@ -2,12 +2,17 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from kempe_nb.kernels import dispatch
 from kempe_nb.notebook import claims, record
+from kempe_nb.publish.changed import base_commit
+from kempe_nb.publish.checkout import commit_id
+from kempe_nb.publish.project import Project, UsageError
+from kempe_nb.publish.seeds import unseen_seeds
 
 # A deadline of an example is one of the clock on the wall, and a busy machine would miss it.
 settings.register_profile("patient", deadline=None)
@@ -38,8 +43,31 @@ NEEDS = {
 }
 
 
+def pytest_configure(config):
+    """Refuse to start workers for tests that CI would have to leave out.
+
+    What a worker refuses is lost among the lines of a crash.
+    """
+    starts_workers = getattr(config.option, "numprocesses", None)
+    if starts_workers and os.environ.get("CI") == "true":
+        for need, find, advice in NEEDS.values():
+            if not find():
+                raise pytest.UsageError(f"CI=true, but no {need}. {advice}")
+
+
+def pytest_report_header():
+    """Say which seed nobody chose, and what a submission is compared with."""
+    project = Project.find(Path(__file__).parent)
+    (seed,) = unseen_seeds(commit_id(project.root), 1)
+    try:
+        base = base_commit(project) or "nothing, so every lesson runs"
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    return f"seed of this commit: {seed}, for lessons whose code differs from {base}"
+
+
 def pytest_collection_modifyitems(config, items):
-    """Skip the tests whose needs are not met; with CI=true refuse to go on."""
+    """Skip the tests whose needs are not met, with CI=true refuse to go on; share out the tests."""
     config.left_out = {}
     for marker, (need, find, advice) in NEEDS.items():
         left_out = [item for item in items if item.get_closest_marker(marker)]
@@ -47,9 +75,29 @@ def pytest_collection_modifyitems(config, items):
             continue
         if os.environ.get("CI") == "true":
             raise pytest.UsageError(f"CI=true, but no {need} for {len(left_out)} tests. {advice}")
-        config.left_out[marker] = left_out
+        config.left_out[marker] = [item.nodeid for item in left_out]
         for item in left_out:
             item.add_marker(pytest.mark.skip(reason=f"no {need} found"))
+    for item in items:
+        # With `--dist loadgroup` a file stays in one worker, for the sake of what its tests share,
+        # unless its tests name groups of their own: the long runs, which are one for each notebook,
+        # and the tests of pages, so that no worker waits for the other one.
+        if item.config.pluginmanager.hasplugin("xdist") and not item.get_closest_marker(
+            "xdist_group"
+        ):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_sessionfinish(session):
+    """Hand what a worker left out to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take what a worker left out; all workers collect the same tests."""
+    node.config.left_out = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -58,8 +106,8 @@ def pytest_terminal_summary(terminalreporter, config):
         need, _, advice = NEEDS[marker]
         terminalreporter.section(f"LEFT OUT: NO {need.upper()}", sep="!", red=True, bold=True)
         terminalreporter.line(advice)
-        for item in left_out:
-            terminalreporter.line(f"  {item.nodeid}")
+        for name in left_out:
+            terminalreporter.line(f"  {name}")
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,12 @@ def run_tests(*arguments, environment):
     )
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "1", "--dist", "loadgroup"]], ids=["", "workers"])
 @pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
-def test_a_missing_browser(ci, status):
+def test_a_missing_browser(ci, status, workers):
     environment = {k: v for k, v in os.environ.items() if k != "KEMPE_NB_BROWSER"}
     environment |= {"PATH": str(Path(sys.executable).parent), "CI": ci}
-    ran = run_tests("tests/site", "-k", "search_finds", environment=environment)
+    ran = run_tests("tests/site", "-k", "search_finds", *workers, environment=environment)
     assert ran.returncode == status, ran.stdout + ran.stderr
     if ci == "true":
         assert "CI=true, but no browser" in ran.stderr

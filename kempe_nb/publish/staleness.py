@@ -147,7 +147,7 @@ def code_hashes() -> dict[str, str]:
     found = {}
     for name, file in module_files().items():
         script = file.with_suffix(".js")
-        found[name] = _code_hash(
+        found[name] = code_hash(
             file.read_text(encoding="utf-8"), script.read_bytes() if script.exists() else b""
         )
     return found
@@ -195,7 +195,8 @@ def sha256(content: bytes) -> str:
 
 
 @functools.lru_cache(maxsize=1000)
-def _code_hash(source: str, script: bytes) -> str:
+def code_hash(source: str, script: bytes = b"") -> str:
+    """Return the SHA-256 of what a module computes, given by its text and the script beside it."""
     try:
         text = dump(_without_docstrings(source))
     except SyntaxError:

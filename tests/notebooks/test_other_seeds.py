@@ -1,0 +1,65 @@
+"""Notebooks at another seed: the same verdicts from other numbers.
+
+A lesson whose code a submission changes is run at a seed that follows from the commit, so that
+nobody can have tried it before; pytest prints the seed in its first lines. A chapter of the old
+form is run at seed 1, and its good copy is kept: while its code is the same it is not executed
+again.
+"""
+
+import functools
+
+import pytest
+
+from kempe_nb.publish.changed import base_commit, changed_notebooks
+from kempe_nb.publish.checkout import commit_id
+from kempe_nb.publish.execute import plan, read_facts, run
+from kempe_nb.publish.project import declared_parameters
+from kempe_nb.publish.seeds import table_of_verdicts, unseen_seeds
+from tests.notebooks.book import LESSONS, NOTEBOOKS, OLD_FORM, PROJECT, facts_of, grouped
+
+pytestmark = pytest.mark.slow
+
+
+@functools.cache
+def changed():
+    return changed_notebooks(PROJECT)
+
+
+def run_at(name, seed):
+    """Run a notebook at a seed and print what it found; return its facts, None if it failed."""
+    tasks = plan(PROJECT, [name], "cpu", {"seed": str(seed)})
+    good = run(tasks, progress=False)
+    print("\n".join(table_of_verdicts(tasks)))
+    return read_facts(tasks[0].facts) if good else None
+
+
+def verdicts(facts):
+    return [(claim["id"], claim["verdict"]) for claim in facts["claims"]]
+
+
+def measured(facts):
+    return [claim["measured"] for claim in facts["claims"]]
+
+
+@grouped(OLD_FORM)
+def test_a_chapter_in_the_old_form_gives_the_same_verdicts_at_seed_1(name, capsys):
+    default, other = facts_of(name), run_at(name, 1)
+    assert other is not None, capsys.readouterr().out
+    assert verdicts(other) == verdicts(default)
+    assert measured(other) != measured(default)
+
+
+@grouped([name for name in NOTEBOOKS if name not in OLD_FORM])
+def test_changed_code_gives_the_expected_verdicts_at_a_seed_that_nobody_chose(name, capsys):
+    if "seed" not in declared_parameters(NOTEBOOKS[name]):
+        assert name not in LESSONS, "a lesson declares a seed"
+        pytest.skip(f"{name} declares no seed")
+    default = facts_of(name)
+    if name not in changed():
+        pytest.skip(f"{name}: its code is that of the base, {base_commit(PROJECT)[:10]}")
+    (seed,) = unseen_seeds(commit_id(PROJECT.root), 1)
+    other = run_at(name, seed)
+    because = f"seed {seed}; what changed: {changed()[name]}"
+    assert other is not None, f"{because}\n{capsys.readouterr().out}"
+    assert verdicts(other) == verdicts(default)
+    assert measured(other) != measured(default)
