@@ -11,9 +11,19 @@ from bs4 import BeautifulSoup
 
 from tests.site.conftest import HTML, PAGES
 
-CHAPTERS = [page for page in PAGES if page.startswith("chapters/") and not page.endswith("/index")]
-each_page = pytest.mark.parametrize("name", PAGES)
-each_chapter = pytest.mark.parametrize("name", CHAPTERS)
+OLD_FORM = [page for page in PAGES if re.fullmatch(r"chapters/[^/]+", page)]
+OPENINGS = [page for page in PAGES if re.fullmatch(r"chapters/[^/]+/index", page)]
+LESSONS = [page for page in PAGES if re.fullmatch(r"chapters/[^/]+/\d+_[^/]+", page)]
+
+
+def each(pages):
+    """Run a test once for each page; with several workers, one worker has all tests of a page."""
+    marked = [pytest.param(page, marks=pytest.mark.xdist_group(page)) for page in pages]
+    return pytest.mark.parametrize("name", marked)
+
+
+each_page, each_chapter = each(PAGES), each([*OLD_FORM, *LESSONS])
+each_old_form, each_opening, each_lesson = each(OLD_FORM), each(OPENINGS), each(LESSONS)
 each_theme = pytest.mark.parametrize("theme", ["light", "dark"])
 #: Widths of a small and of a usual phone.
 each_phone = pytest.mark.parametrize("width", [320, 390])
@@ -42,9 +52,65 @@ def test_every_page_of_the_table_of_contents_was_built():
     assert {toc["root"], *files} <= set(PAGES)
 
 
+def test_every_page_of_a_chapter_is_of_one_kind():
+    below = {page for page in PAGES if page.startswith("chapters/")}
+    assert {*OLD_FORM, *OPENINGS, *LESSONS} == below
+    assert {page.rpartition("/")[0] for page in LESSONS} == {
+        page.rpartition("/")[0] for page in OPENINGS
+    }
+
+
 @each_page
-def test_a_page_weighs_at_most_two_megabytes(name):
-    assert (HTML / f"{name}.html").stat().st_size <= 2 * 2**20
+def test_a_page_weighs_at_most_two_megabytes_and_a_lesson_one(name):
+    most = 2**20 if name in LESSONS else 2 * 2**20
+    assert (HTML / f"{name}.html").stat().st_size <= most
+
+
+BOX = re.compile(r"^(?:HOLDS|FAILS|DIFFERS)  ", re.M)
+
+
+def boxes_of_claims(name):
+    """Return the outputs on a page that are boxes of claims."""
+    outputs = [node.get_text() for node in soup(name).select(".cell_output")]
+    return [text for text in outputs if BOX.search(text)]
+
+
+@each_lesson
+def test_a_lesson_shows_no_box_of_a_claim(name):
+    assert boxes_of_claims(name) == []
+    assert "claims.check(" not in "".join(n.get_text() for n in soup(name).select(".cell_input"))
+
+
+@each_old_form
+def test_the_search_for_boxes_of_claims_finds_those_of_the_old_form(name):
+    assert len(boxes_of_claims(name)) > 20
+
+
+@each_opening
+def test_an_opening_page_says_what_is_true_and_lists_its_lessons(name):
+    page = soup(name)
+    (true,) = page.select("table.kempe-true")
+    assert 5 <= len(true.select("tbody tr")) <= 10
+    assert true.select(".kempe-badge") and true.select(".kempe-verdict")
+    (lessons,) = page.select("table.kempe-lessons")
+    listed = [row.select_one("a[href]")["href"] for row in lessons.select("tbody tr")]
+    folder = name.rpartition("/")[0]
+    assert [f"{folder}/{link.removesuffix('.html')}" for link in listed] == [
+        page for page in LESSONS if page.rpartition("/")[0] == folder
+    ]
+    assert page.select(".kempe-figure")
+
+
+@pytest.mark.xdist_group("intro")
+def test_the_first_page_has_a_card_for_each_paper():
+    cards = soup("intro").select(".kempe-cards > li")
+    papers = {page.split("/")[1] for page in (*OLD_FORM, *OPENINGS)}
+    linked = {
+        link["href"].removesuffix(".html").split("/")[1]
+        for card in cards
+        for link in card.select(".kempe-card-title a[href]")
+    }
+    assert linked == papers
 
 
 @each_page
@@ -98,7 +164,10 @@ def test_a_page_asks_no_other_host_and_raises_no_error(name, visit, site):
 @pytest.mark.browser
 def test_formulas_are_set_by_the_site_itself(name, visit):
     page = visit(name).page
-    assert page.locator("mjx-container").count() > 20
+    formulas = page.locator("mjx-container").count()
+    # A lesson may do without formulas; those that its source has are all set.
+    assert formulas == len(soup(name).select("article .math"))
+    assert formulas > 20 or name in LESSONS
     assert page.locator("mjx-merror").count() == 0
 
 
@@ -115,7 +184,7 @@ def test_every_slider_moves_by_keyboard_with_the_network_cut(name, visit):
     page = visit(name).page
     page.context.set_offline(True)
     boxes = page.locator(".kempe-explore")
-    assert boxes.count() >= 3
+    assert boxes.count() >= (1 if name in LESSONS else 3)
     for box in boxes.all():
         for slider in box.locator("input[type=range]").all():
             slider.focus()
@@ -186,7 +255,9 @@ def test_letters_in_figures_can_be_read_on_a_phone(name, width, visit):
             parseFloat(getComputedStyle(text).fontSize)
             * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width))"""
     )
-    assert sizes and min(sizes) >= 7.5
+    least = 9 if name in LESSONS and width >= 390 else 7.5
+    # A hundredth of a pixel is rounding.
+    assert sizes and min(sizes) >= least - 0.01
 
 
 @each_chapter
@@ -209,7 +280,7 @@ def test_figures_take_the_colours_of_the_page(name, theme, visit):
 def test_solutions_are_folded_until_they_are_asked_for(name, visit):
     page = visit(name).page
     solutions = page.locator(".solution.dropdown")
-    assert solutions.count() >= 5
+    assert solutions.count() >= (3 if name in LESSONS else 5)
     content = solutions.first.locator("section").first
     assert not content.is_visible()
     solutions.first.locator("button.toggle-button").focus()
@@ -229,7 +300,17 @@ def test_a_badge_opens_and_leads_to_its_row_in_the_ledger(name, visit):
     assert page.locator(f"[id='{target}']").evaluate("n => n.closest('table') !== null")
 
 
-@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("kernels/")])
+@each_lesson
+@pytest.mark.browser
+def test_a_lesson_is_a_page_of_one_sitting_that_opens_with_a_picture(name, visit):
+    page = visit(name).page
+    assert page.evaluate("document.documentElement.scrollHeight") <= 25_000
+    # Within the first two screens.
+    first = page.locator("article .kempe-figure").first
+    assert first.evaluate("n => n.getBoundingClientRect().top + window.scrollY") <= 2 * 900
+
+
+@each([page for page in PAGES if page.startswith("kernels/")])
 @pytest.mark.browser
 def test_a_table_of_times_fits_a_screen(name, visit):
     page = visit(name).page
