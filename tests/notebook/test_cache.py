@@ -295,7 +295,7 @@ def test_an_error_is_raised_and_not_kept(folder):
     ("arguments", "named", "message"),
     [
         ((print,), {}, r"trained: seed is <built-in function print>, a builtin_function"),
-        ((1,), {"width": [1, 2]}, r"trained: width is \[1, 2\], a list; accepted are tensors, numbers"),
+        ((1,), {"width": [1, 2]}, r"trained: width is \[1, 2\], a list; accepted are tensors, num"),
         ((1,), {"name": {"a": 1}}, r"trained: name is \{'a': 1\}, a dict"),
         (((1, (2, {3})),), {}, r"trained: seed is \(1, \(2, \{3\}\)\), a tuple"),
     ],
