@@ -13,7 +13,6 @@ its row is the same at both.
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import os
@@ -130,16 +129,27 @@ def remake(project: Project, *, scheduler: str | None = None, jobs: int | None =
     for sweep, code in suspects:
         name = sweep.file.relative_to(project.root)
         try:
-            verdict = judge.confirms(sweep)
-            stamp(sweep, verdict, code, judge.modules(sweep))
-            print(f"{name}: confirmed by {verdict['by']}", flush=True)
-        except NotConfirmed as error:
-            print(f"{name}: {error}; all rows are made again", flush=True)
-            good &= run_sweep(sweep, scheduler=scheduler, jobs=jobs)
+            reason = _confirm(judge, sweep, code)
+            if reason:
+                print(f"{name}: {reason}; all rows are made again", flush=True)
+                good &= run_sweep(sweep, scheduler=scheduler, jobs=jobs)
+            else:
+                by = provenance(sweep.file)["confirmed"][-1]["by"]
+                print(f"{name}: confirmed by {by}", flush=True)
         except UsageError as error:
             print(f"{name}: {error}", flush=True)
             good = False
     return good
+
+
+def _confirm(judge: "Judge", sweep: Sweep, code: str) -> str:
+    """Confirm a table, or return why it is not."""
+    try:
+        verdict = judge.confirms(sweep)
+    except NotConfirmed as error:
+        return str(error)
+    stamp(sweep, verdict, code, judge.modules(sweep))
+    return ""
 
 
 def is_base(file: Path) -> bool:
@@ -293,6 +303,8 @@ def _environment_of(folder: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def worktree(project: Project, name: str) -> Iterator[Path]:
     """Check out a commit in a folder of its own below _build, and remove it afterwards."""
+    import fcntl  # Not everywhere, and only needed here.
+
     home = project.build / "worktrees"
     folder = home / name
     home.mkdir(parents=True, exist_ok=True)

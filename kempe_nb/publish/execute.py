@@ -311,7 +311,10 @@ def refuse_another_kernel(facts: dict) -> None:
     }
     for what, words in meaning.items():
         if theirs[what] != ours[what]:
-            raise ValueError(f"{words} {theirs[what]}; accepted is {ours[what]}, as here")
+            raise ValueError(
+                f"{words} {theirs[what]}; accepted is {ours[what]}, as here: install this checkout "
+                "in an environment of its own, as make book does"
+            )
 
 
 class _SparingEngine(NBClientEngine):

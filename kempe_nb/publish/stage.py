@@ -67,6 +67,7 @@ def stage(project: Project, tasks: list[Task]) -> Path:
         record = record_of(task, staged)
         if chapter_of(task.name) != task.name:
             hide_claims(staged)
+            fold_together(staged)
         wanted[task.source.relative_to(project.book)] = nbformat.writes(staged).encode()
         place = Path(RECORDS) / f"{project.docname(task.source)}.json"
         wanted[place] = json.dumps(record, indent=1).encode()
@@ -124,6 +125,33 @@ def hide_claims(notebook: nbformat.NotebookNode) -> None:
     for cell in code_cells(notebook):
         if is_claim_cell(cell):
             cell.metadata["tags"] = [*tags_of(cell), "remove-cell"]
+
+
+def fold_together(notebook: nbformat.NotebookNode) -> None:
+    """Make one cell of the page of folded cells that follow each other: one fold to pass over.
+
+    Cells that are not on the page do not stand between them. The notebook that a reader runs keeps
+    its cells.
+    """
+    page: list[nbformat.NotebookNode] = []
+    for cell in notebook.cells:
+        tags = tags_of(cell)
+        if "remove-cell" in tags or "injected-parameters" in tags:
+            continue
+        if "remove-output" in tags and cell.cell_type == "code":
+            cell.outputs = []
+            cell.metadata["tags"] = [tag for tag in tags if tag != "remove-output"]
+        before = page[-1] if page else None
+        # What a cell shows stands below its fold, and the next fold begins behind it.
+        if before is not None and _is_folded(before) and _is_folded(cell) and not before.outputs:
+            cell.source = f"{before.source}\n\n\n{cell.source}"
+            page.pop()
+        page.append(cell)
+    notebook.cells = page
+
+
+def _is_folded(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and "hide-input" in tags_of(cell)
 
 
 def graft(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:

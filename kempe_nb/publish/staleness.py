@@ -39,16 +39,14 @@ LIBRARIES = (
     "torch",
     "torchvision",
 )
-#: What stored numbers depend on; figures, sliders and claims only show them.
-COMPUTING = (
-    "kempe_nb.kernels",
-    "kempe_nb.methods",
-    "kempe_nb.notebook.data",
-    "kempe_nb.notebook.profile",
-)
+#: Rooms that only show or publish numbers, and what in them computes all the same. Stored numbers
+#: depend on every other module: a new room counts before anybody thinks of it.
+SHOWING = ("kempe_nb.notebook", "kempe_nb.publish")
+COMPUTING = ("kempe_nb.notebook.data", "kempe_nb.notebook.profile")
 #: The calls whose literal texts are filled in at build time, and the names of these texts.
 TEXT_CALLS = ("figures.show", "sliders.explore")
 TEXT_NAMES = ("alt", "caption")
+_ENTRANCES = ("kempe_nb", "kempe_nb.__main__")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -183,7 +181,12 @@ def stored_runs_are_unchanged(recorded: Mapping, chapters: Path) -> bool:
 
 def computing(modules: Iterable[str]) -> list[str]:
     """Return the modules that stored numbers depend on."""
-    return [m for m in modules if any(m == c or m.startswith(f"{c}.") for c in COMPUTING)]
+    return [m for m in modules if _is_in(m, COMPUTING) or not _is_in(m, (*_ENTRANCES, *SHOWING))]
+
+
+def _is_in(module: str, rooms: Iterable[str]) -> bool:
+    # The package itself is no room, or everything would be in it.
+    return any(module == r or (r != "kempe_nb" and module.startswith(f"{r}.")) for r in rooms)
 
 
 def sha256(content: bytes) -> str:

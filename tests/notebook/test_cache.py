@@ -33,6 +33,11 @@ def strange(seed):
     return {"generator": iter([seed])}
 
 
+def total_of(values):
+    calls.append(values)
+    return float(values.sum())
+
+
 def collected(*sizes, **names):
     calls.append((sizes, names))
     return sum(sizes)
@@ -290,15 +295,22 @@ def test_an_error_is_raised_and_not_kept(folder):
     ("arguments", "named", "message"),
     [
         ((print,), {}, r"trained: seed is <built-in function print>, a builtin_function"),
-        ((1,), {"width": [1, 2]}, r"trained: width is \[1, 2\], a list; accepted are numbers"),
+        ((1,), {"width": [1, 2]}, r"trained: width is \[1, 2\], a list; accepted are tensors, num"),
         ((1,), {"name": {"a": 1}}, r"trained: name is \{'a': 1\}, a dict"),
-        (((1, (2, torch.ones(1))),), {}, r"trained: seed is \(1, \(2, tensor"),
+        (((1, (2, {3})),), {}, r"trained: seed is \(1, \(2, \{3\}\)\), a tuple"),
     ],
 )
 def test_an_argument_that_names_no_entry_is_refused_by_name(folder, arguments, named, message):
     with pytest.raises(TypeError, match=message):
         remembered(trained)(*arguments, **named)
     assert calls == [] and not folder.exists()
+
+
+def test_a_tensor_is_told_from_another_by_its_content(folder):
+    ones, twos = torch.ones(3), 2 * torch.ones(3)
+    remember = remembered(total_of)
+    assert [remember(t) for t in (ones, twos, ones.clone(), ones.double())] == [3, 6, 3, 3]
+    assert len(calls) == 3
 
 
 def test_arguments_without_names_of_their_own_are_checked_too():

@@ -348,6 +348,23 @@ def test_a_table_whose_notebook_is_gone_is_named_and_costs_the_others_nothing(
     assert "laws.csv: confirmed by row 1 of 2 of laws" in out
 
 
+def test_rows_that_cannot_be_made_again_cost_the_other_tables_nothing(
+    project, lesson, stored, rows, monkeypatch, capfd
+):
+    stored("laws", "aaa-dirty")
+    stored("laws_long", "aaa-dirty", grid={"rate": "7"})
+
+    def refuse(sweep, **_):
+        rows.remade.append(sweep.name)
+        raise UsageError("no row")
+
+    monkeypatch.setattr(confirm, "run_sweep", refuse)
+    lesson(SAME)
+    assert main(["results"]) == 1
+    assert capfd.readouterr().out.count(".csv: no row") == 2
+    assert rows.remade == ["laws", "laws_long"]
+
+
 def test_a_table_of_an_older_version_says_what_it_lacks(project, stored, capfd):
     file = stored("laws", "aaa").with_suffix(".json")
     file.write_text(file.read_text().replace('"notebook"', '"chapter"'))

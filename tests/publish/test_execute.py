@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import papermill.engines
 import pytest
 
+import kempe_nb
 from kempe_nb.__main__ import main
+from kempe_nb.notebook import record
 from kempe_nb.publish import execute, staleness
 from kempe_nb.publish.execute import plan
 
@@ -121,7 +125,7 @@ def test_a_killed_kernel_is_reported_and_costs_nothing(project, write, capfd):
     write("chapter", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     capfd.readouterr()
     assert main(["run"]) == 1
-    assert "the kernel died" in capfd.readouterr().out
+    assert "the kernel died in 'import os, signal'; read" in capfd.readouterr().out
     assert bytes_of(project, "chapter") == good
     assert not [name for name in files(project) if name.startswith(".run")]
 
@@ -243,6 +247,15 @@ def test_a_broken_notebook_and_a_missing_project_are_refused(project, capfd, mon
             "shows a picture without alt text",
         ),
         ("claims.clear()", "checked no claim"),
+        (
+            "import warnings\nwarnings.warn('beware')",
+            "the cell 'import warnings' writes to stderr: ",
+        ),
+        ("from tqdm import tqdm\nfor _ in tqdm([1]):\n    pass", "writes to stderr: "),
+        (
+            "import ipywidgets\nipywidgets.IntSlider()",
+            "the cell 'import ipywidgets' shows a widget, which is dead on a page",
+        ),
     ],
 )
 def test_a_run_that_did_not_do_its_duty_is_refused(project, write, capfd, code, message):
@@ -263,6 +276,90 @@ def test_a_chapter_that_does_not_close_its_ledger_is_refused(project, write, cap
     nbformat.write(notebook, path)
     assert main(["run"]) == 1
     assert "has to call claims.close()" in capfd.readouterr().out
+
+
+def test_a_claim_that_fails_leaves_the_facts_of_its_run(project, write):
+    bad = 'claims.check("small", "One is at most zero.", 1, at_most=0, source="a test")'
+    write("paper/1_start", claim=bad)
+    assert main(["run"]) == 1
+    (task,) = plan(project, [], "cpu", {})
+    assert task.partial_facts.name == "1_start.failed.json" and not task.facts.exists()
+    (claim,) = execute.read_facts(task.partial_facts)["claims"]
+    assert (claim["id"], claim["verdict"]) == ("small", "fails")
+    # A run that does not come that far leaves none, not those of an earlier one.
+    write("paper/1_start", "1 / 0")
+    assert main(["run"]) == 1
+    assert task.partial.exists() and not task.partial_facts.exists()
+    write("paper/1_start")
+    assert main(["run"]) == 0
+    assert not task.partial.exists() and not task.partial_facts.exists()
+
+
+def test_a_kernel_with_another_copy_of_the_package_is_refused(project, write, capfd, monkeypatch):
+    # As in a checkout that was copied with its environment: the finder holds the old path.
+    copy = project.root / "elsewhere" / "kempe_nb"
+    package = Path(kempe_nb.__file__).parent
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "publish"))
+    path = [str(copy.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    write("chapter", "print('ran')")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        assert main(["run"]) == 1
+    out = capfd.readouterr().out
+    assert f"FAILED, the kernel imports kempe_nb from {copy.resolve()}; accepted is " in out
+    assert str(package.resolve()) in out
+    assert main(["run"]) == 0
+    # No path of this machine goes into the facts.
+    assert "kernel" not in facts(project, "chapter")
+    assert str(package) not in (project.executed("cpu") / "chapter.json").read_text()
+
+
+def test_a_kernel_of_another_environment_or_without_assertions_is_refused():
+    ours = record.kernel()
+    execute.refuse_another_kernel({"kernel": dict(ours)})
+    for name, other, words in (
+        ("environment", "/other", "the kernel runs in /other; accepted is "),
+        ("package", "/other", "the kernel imports kempe_nb from /other; accepted is "),
+        ("optimize", 1, "the kernel leaves out assertions, PYTHONOPTIMIZE is 1; accepted is 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            execute.refuse_another_kernel({"kernel": ours | {name: other}})
+    with pytest.raises(ValueError, match="another kempe_nb, one that does not say where it is"):
+        execute.refuse_another_kernel({})
+
+
+@pytest.mark.parametrize("command", [["run"], ["sweep", "chapter"], ["results"], ["accept"]])
+def test_assertions_are_never_left_out(project, write, capfd, monkeypatch, command):
+    write("chapter", "assert 1 == 2")
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    assert main(command) == 2
+    assert "PYTHONOPTIMIZE is '1'" in capfd.readouterr().err
+    assert not project.build.exists()
+
+
+def test_assertions_are_there_where_the_variable_says_nothing(project, write, capfd, monkeypatch):
+    write("chapter", "assert 1 == 2")
+    for harmless in ("", "0"):
+        monkeypatch.setenv("PYTHONOPTIMIZE", harmless)
+        assert main(["run"]) == 1
+        assert "FAILED in code cell 4 'assert 1 == 2'" in capfd.readouterr().out
+
+
+def test_the_book_is_never_executed_live(project, write, monkeypatch):
+    write("chapter", "from kempe_nb.notebook import record\nassert record.is_published()")
+    monkeypatch.setenv(record.LIVE, "1")
+    assert main(["run"]) == 0
+    assert os.environ[record.LIVE] == "1"
+
+
+def test_what_is_edited_while_it_runs_counts_as_a_change(project, write, monkeypatch):
+    write("chapter", "from kempe_nb.notebook.source import show_source\nshow_source(claims.clear)")
+    now = staleness.text_hashes(staleness.module_files())
+    before = now | {"kempe_nb.notebook.claims": "what it was when the run began"}
+    monkeypatch.setattr(execute, "text_hashes", lambda _: before)
+    assert main(["run"]) == 0
+    (task,) = plan(project, [], "cpu", {})
+    assert not execute.is_fresh(task)
 
 
 def test_a_killed_worker_costs_its_own_chapter_only(project, write, capfd):

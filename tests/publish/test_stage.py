@@ -201,7 +201,7 @@ def test_the_code_of_a_claim_is_the_cell_that_checks_it():
     checks = cell("claims.check(\n    'small', \"One.\", 1, at_most=2, source='t')")
     page = new_notebook(cells=[other, speaks, untagged, checks])
     assert code_of_claim(page, "small") == checks.source
-    assert code_of_claim(page, "nowhere") == code_of_claim(page, "smal") == ""
+    assert code_of_claim(page, "nowhere") == code_of_claim(page, "sm") == ""
     hide_claims(page)
     assert [("remove-cell" in tags_of(c)) for c in page.cells] == [True, True, False, True]
 

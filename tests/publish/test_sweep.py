@@ -13,6 +13,7 @@ from kempe_nb.__main__ import main
 from kempe_nb.notebook import results
 from kempe_nb.publish import confirm, sweep as sweeps
 from kempe_nb.publish.project import Project, UsageError
+from kempe_nb.publish.select import undefined_names
 from kempe_nb.publish.stage import stored_runs
 
 pytestmark = pytest.mark.slow
@@ -293,6 +294,149 @@ def test_what_does_not_exist_is_refused_before_anything_starts(
     assert main(["sweep", *arguments]) == 2
     assert message in capfd.readouterr().err
     assert logged(project) == [] and not project.results("small").exists()
+
+
+def test_two_sweeps_on_one_scheduler_never_exchange_rows(project, write, start, scheduler):
+    # Two chapters with a table of one name and one grid; the first run is not over when the second
+    # sweep asks the scheduler.
+    reached, go = project.root / "reached", project.root / "go"
+    wait = (
+        f"import pathlib, time\nfrom kempe_nb.notebook import results\n"
+        f"pathlib.Path({str(reached)!r}).touch()\n"
+        f"for _ in range(600):\n    if not pathlib.Path({str(go)!r}).exists():\n"
+        "        time.sleep(0.1)\n"
+    )
+    for name, body in (
+        ("alpha", wait + 'results.keep("laws", who="alpha", x=seed)'),
+        ("beta", f'{IMPORTS}\nresults.keep("laws", who="beta", y=seed * 100)'),
+    ):
+        path = write(name)
+        notebook = nbformat.read(path, 4)
+        notebook.cells.insert(2, new_code_cell(body, metadata={"tags": ["sweep-laws"]}))
+        nbformat.write(notebook, path)
+    first = start("sweep", "alpha", "-p", "seed=3", *scheduler, until=reached)
+    assert main(["sweep", "beta", "-p", "seed=3", *scheduler]) == 0
+    go.touch()
+    output, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, output
+    found = [(project.results(name) / "laws.csv").read_text() for name in ("alpha", "beta")]
+    assert found == ["seed,who,x\n3,alpha,3\n", "seed,who,y\n3,beta,300\n"]
+
+
+@pytest.fixture
+def lesson(project, write):
+    """Write a lesson with cells that are given as (tag, source)."""
+
+    def lesson(name, *cells):
+        path = write(f"paper/{name}", parameters=PARAMETERS)
+        notebook = nbformat.read(path, 4)
+        notebook.cells[2:2] = [
+            new_code_cell(source, metadata={"tags": [tag]}) for tag, source in cells
+        ]
+        nbformat.write(notebook, path)
+
+    return lesson
+
+
+def test_a_paper_stands_for_the_tables_of_all_its_lessons(project, lesson, scheduler, capfd):
+    # What a table needs stands in tagged cells of its lesson, imports too, and in no other one's.
+    lesson(
+        "1_first",
+        ("sweep", "import math"),
+        ("sweep-laws", "from kempe_nb.notebook import results"),
+        ("sweep-laws", "def rounded():\n    return math.floor(seed + HALF)"),
+        ("sweep-laws", "HALF = 0.5"),
+        ("sweep-laws", 'results.keep("laws", x=rounded())'),
+    )
+    lesson("2_second", ("sweep", IMPORTS), ("sweep-memory", 'results.keep("memory", y=seed * 2)'))
+    lesson("3_reads")
+    assert main(["sweep", "paper", "-p", "seed=1:3", *scheduler]) == 0
+    assert "paper/laws: 2 runs" in capfd.readouterr().out
+    files = sorted(file.name for file in project.results("paper").iterdir())
+    assert files == ["laws.csv", "laws.json", "memory.csv", "memory.json"]
+    provenance = json.loads((project.results("paper") / "memory.json").read_text())
+    assert provenance["notebook"] == "paper/2_second" and "chapter" not in provenance
+    assert provenance["command"] == (
+        "python -m kempe_nb sweep paper/2_second --table memory --profile cpu -p seed=1,2"
+    )
+    for file in project.results("paper").glob("*.csv"):
+        assert confirm.stale_reason(project, file) == ""
+    # A lesson reads a table of another one from its own folder.
+    reads = "results.stored('paper/memory')['y'].tolist() == [2, 4]"
+    lesson("3_reads", ("hide-input", f"{IMPORTS}\nassert {reads}"))
+    assert main(["run", "paper/3_reads"]) == 0
+    recorded = json.loads((project.executed("cpu") / "paper" / "3_reads.json").read_text())
+    assert recorded["stored"] == {"paper/memory": provenance["sha256"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paper"], "table 'laws' is made by paper/1_first and by paper/2_second; accepted is one"),
+        (["paper/1_first"], "table 'laws' is made by paper/1_first and by paper/2_second"),
+        (["paper/2_second", "--table", "laws"], "table 'laws' is made by paper/1_first"),
+        (["paper/3_reads"], "table 'laws' is made by"),
+    ],
+)
+def test_two_lessons_cannot_make_one_table(project, lesson, capfd, arguments, message):
+    for name in ("1_first", "2_second"):
+        lesson(name, ("sweep", IMPORTS), ("sweep-laws", KEEP))
+    lesson("3_reads")
+    assert main(["sweep", *arguments, "-p", "seed=1"]) == 2
+    assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["paper", "--table", "other"],
+            "table is 'other', but paper tags no cell sweep-other; accepted are laws, memory",
+        ),
+        (["paper/1_first", "--table", "memory"], "paper/1_first tags no cell sweep-memory"),
+        (["paper/3_reads"], "paper/3_reads keeps no table: no cell is tagged sweep-TABLE"),
+        (
+            ["paper/1_first", "--table", "laws", "--name", "memory"],
+            "name is 'memory', the table that paper/2_second makes; accepted is another",
+        ),
+        (["paper", "-p", "rate=1", "-p", "seed=x"], "parameter seed is 'x'"),
+    ],
+)
+def test_a_sweep_of_lessons_is_refused_with_what_is_accepted(
+    project, lesson, capfd, arguments, message
+):
+    lesson("1_first", ("sweep", IMPORTS), ("sweep-laws", KEEP))
+    lesson("2_second", ("sweep", IMPORTS), ("sweep-memory", KEEP.replace("laws", "memory")))
+    lesson("3_reads")
+    assert main(["sweep", *arguments]) == 2
+    assert message in capfd.readouterr().err
+    assert not project.build.exists()
+
+
+def test_a_kept_number_cannot_take_the_column_of_a_parameter(
+    project, write_sweep, scheduler, capfd
+):
+    write_sweep('results.keep("laws", seed=0, x=1)')
+    assert main(["sweep", "small", "-p", "seed=1", *scheduler]) == 2
+    assert "table 'laws' keeps 'seed', which is a parameter" in capfd.readouterr().err
+    assert not project.results("small").exists()
+
+
+def test_names_that_any_statement_binds_are_known_to_the_cells():
+    bound = (
+        "import os.path, sys as system\nfrom math import pi as half\nasync def later(a, *b, **c):\n"
+        "    global counted\n    counted = [d for d in b]\n    return a, c, d\n"
+        "class Kind:\n    pass\ntry:\n    pass\nexcept OSError as error:\n    print(error)\n"
+        "match half:\n    case [first, *rest]:\n        first, rest\n"
+        "    case {'a': 1, **others}:\n        others\n    case str() as text:\n        text\n"
+        "with open('f') as file, (n := 1):\n    file, n\n"
+        "later, Kind, counted, os, system, defined_below()"
+    )
+    assert undefined_names([bound, "def defined_below():\n    return 1", "%timeit n"]) == {}
+    assert undefined_names(["x = 1", "y = x\nz = path + Path"]) == {
+        "path": "y = x",
+        "Path": "y = x",
+    }
 
 
 @pytest.mark.parametrize(
