@@ -11,13 +11,10 @@ book: $(READY)
 	$(BIN)/python -m kempe_nb run --jobs 2
 	$(BIN)/python -m kempe_nb site
 
-# Two workers with a thread each. A worker has whole groups: a file, for what its tests share, except
-# that the runs of each notebook and the tests of each page are groups of their own (see
-# tests/conftest.py), so that neither worker waits for the other one's file. In the order of the
-# folders: by default xdist would leave the long runs, which are small groups, to the end.
+# Two workers with a thread each; tests/conftest.py says who gets what.
 test: export OMP_NUM_THREADS = 1
 test: lint book
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -66,8 +66,42 @@ def pytest_report_header():
     return f"seed of this commit: {seed}, for lessons whose code differs from {base}"
 
 
+#: Files whose tests are long and share nothing: each goes to the worker that is free. Another file
+#: stays in one worker, for the sake of what its tests share.
+SPREAD = (
+    "tests/notebooks/test_live_runs.py",
+    "tests/notebooks/test_other_seeds.py",
+    "tests/site/test_pages.py",
+)
+
+
+def kept_together(nodeid):
+    """Return the name of what has to stay in one worker with a test: its file, or the test."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file in SPREAD else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Share out files, and the tests of `SPREAD` one by one, in the order of the folders.
+
+    `--dist loadfile` would give all runs of notebooks to one worker, and all pages to the other;
+    `--dist loadgroup` does not see its groups under pytest 9 (xdist 3.8 renames a test by an
+    attribute that is gone).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return kept_together(nodeid)
+
+    # By default what has few tests comes last, and that is what is long here.
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Skip the tests whose needs are not met, with CI=true refuse to go on; share out the tests."""
+    """Skip the tests whose needs are not met; with CI=true refuse to go on."""
     config.left_out = {}
     for marker, (need, find, advice) in NEEDS.items():
         left_out = [item for item in items if item.get_closest_marker(marker)]
@@ -78,14 +112,6 @@ def pytest_collection_modifyitems(config, items):
         config.left_out[marker] = [item.nodeid for item in left_out]
         for item in left_out:
             item.add_marker(pytest.mark.skip(reason=f"no {need} found"))
-    for item in items:
-        # With `--dist loadgroup` a file stays in one worker, for the sake of what its tests share,
-        # unless its tests name groups of their own: the long runs, which are one for each notebook,
-        # and the tests of pages, so that no worker waits for the other one.
-        if item.config.pluginmanager.hasplugin("xdist") and not item.get_closest_marker(
-            "xdist_group"
-        ):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def pytest_sessionfinish(session):

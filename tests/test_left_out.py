@@ -19,7 +19,7 @@ def run_tests(*arguments, environment):
     )
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "1", "--dist", "loadgroup"]], ids=["", "workers"])
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["", "workers"])
 @pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
 def test_a_missing_browser(ci, status, workers):
     environment = {k: v for k, v in os.environ.items() if k != "KEMPE_NB_BROWSER"}

@@ -36,16 +36,6 @@ each_lesson = pytest.mark.parametrize("name", LESSONS)
 each_paper = pytest.mark.parametrize("paper", PAPERS)
 
 
-def grouped(names):
-    """Return a mark that runs a test once for each notebook; one worker has all of a notebook.
-
-    A run takes a minute. As a group of its own it goes to the worker that is free; as a part of its
-    file it would wait for the runs of all other notebooks.
-    """
-    marked = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    return pytest.mark.parametrize("name", marked)
-
-
 def facts_of(name):
     """Return the facts of the executed copy of a notebook; a test without one fails."""
     (task,) = plan(PROJECT, [name], "cpu", {})

@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from kempe_nb.notebook import cache, record
 from kempe_nb.publish.accept import CLAIM_TAGS
 from kempe_nb.publish.execute import papermill_run, read_facts
-from tests.notebooks.book import NOTEBOOKS, facts_of, grouped
+from tests.notebooks.book import NOTEBOOKS, each_notebook, facts_of
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def differences(page, live):
     }
 
 
-@grouped(NOTEBOOKS)
+@each_notebook
 def test_a_live_run_keeps_the_claim_texts_and_gives_the_numbers_of_the_page(
     name, tmp_path, empty_cache
 ):

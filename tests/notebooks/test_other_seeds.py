@@ -15,7 +15,7 @@ from kempe_nb.publish.checkout import commit_id
 from kempe_nb.publish.execute import plan, read_facts, run
 from kempe_nb.publish.project import declared_parameters
 from kempe_nb.publish.seeds import table_of_verdicts, unseen_seeds
-from tests.notebooks.book import LESSONS, NOTEBOOKS, OLD_FORM, PROJECT, facts_of, grouped
+from tests.notebooks.book import LESSONS, NOTEBOOKS, OLD_FORM, PROJECT, each_old_form, facts_of
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def measured(facts):
     return [claim["measured"] for claim in facts["claims"]]
 
 
-@grouped(OLD_FORM)
+@each_old_form
 def test_a_chapter_in_the_old_form_gives_the_same_verdicts_at_seed_1(name, capsys):
     default, other = facts_of(name), run_at(name, 1)
     assert other is not None, capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_a_chapter_in_the_old_form_gives_the_same_verdicts_at_seed_1(name, capsy
     assert measured(other) != measured(default)
 
 
-@grouped([name for name in NOTEBOOKS if name not in OLD_FORM])
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name not in OLD_FORM])
 def test_changed_code_gives_the_expected_verdicts_at_a_seed_that_nobody_chose(name, capsys):
     if "seed" not in declared_parameters(NOTEBOOKS[name]):
         assert name not in LESSONS, "a lesson declares a seed"

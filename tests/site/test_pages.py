@@ -17,9 +17,7 @@ LESSONS = [page for page in PAGES if re.fullmatch(r"chapters/[^/]+/\d+_[^/]+", p
 
 
 def each(pages):
-    """Run a test once for each page; with several workers, one worker has all tests of a page."""
-    marked = [pytest.param(page, marks=pytest.mark.xdist_group(page)) for page in pages]
-    return pytest.mark.parametrize("name", marked)
+    return pytest.mark.parametrize("name", pages)
 
 
 each_page, each_chapter = each(PAGES), each([*OLD_FORM, *LESSONS])
@@ -101,7 +99,6 @@ def test_an_opening_page_says_what_is_true_and_lists_its_lessons(name):
     assert page.select(".kempe-figure")
 
 
-@pytest.mark.xdist_group("intro")
 def test_the_first_page_has_a_card_for_each_paper():
     cards = soup("intro").select(".kempe-cards > li")
     papers = {page.split("/")[1] for page in (*OLD_FORM, *OPENINGS)}
