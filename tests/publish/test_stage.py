@@ -15,7 +15,15 @@ from kempe_nb.publish.accept import CLAIM_TAGS, is_claim_cell
 from kempe_nb.publish.checkout import write_atomically, write_if_changed
 from kempe_nb.publish.execute import plan
 from kempe_nb.publish.project import UsageError, tags_of
-from kempe_nb.publish.stage import RECORDS, code_of_claim, graft, hide_claims, record_of, stage
+from kempe_nb.publish.stage import (
+    RECORDS,
+    code_of_claim,
+    fold_together,
+    graft,
+    hide_claims,
+    record_of,
+    stage,
+)
 
 
 def figure_output(alt, caption, **values):
@@ -163,19 +171,50 @@ def test_the_claims_of_a_lesson_are_not_on_its_page_and_its_record_shows_their_c
         *(f"{RECORDS}/stored_runs", "chapters/old_form.ipynb", "chapters/paper/1_start.ipynb"),
         *("chapters/paper/index.md", "results/page.md"),
     ]
-    for name, removed in (("paper/1_start", True), ("old_form", False)):
+    for name, shown in (("paper/1_start", 0), ("old_form", 2)):
         page = nbformat.read(target / "chapters" / f"{name}.ipynb", 4)
         claims_here = [cell for cell in page.cells if is_claim_cell(cell)]
-        assert len(claims_here) == 2
-        assert all(("remove-cell" in tags_of(cell)) is removed for cell in claims_here)
-        others = [cell for cell in page.cells if not is_claim_cell(cell)]
-        assert not any("remove-cell" in tags_of(cell) for cell in others)
+        assert len(claims_here) == shown
+        assert not any("remove-cell" in tags_of(cell) for cell in page.cells)
+        # What is no claim stays on either page.
+        assert any("figures.show" in cell.source for cell in page.cells)
         record = json.loads((target / RECORDS / "chapters" / f"{name}.json").read_text())
         assert record["notebook"] == name
         assert record["claims"][0]["code"].startswith('_ = claims.check("small"')
         assert record["figure_markup"] == {}
     # The executed copy and the source keep their cells as they are.
     assert "remove-cell" not in (project.book / "chapters" / "paper" / "1_start.ipynb").read_text()
+
+
+def test_folded_cells_that_follow_each_other_are_one_fold_and_lose_no_code_and_no_output():
+    def cell(source, *tags, shows=""):
+        made = new_code_cell(source, metadata={"tags": list(tags)})
+        made.outputs = [new_output("stream", name="stdout", text=shows)] if shows else []
+        return made
+
+    folded, claim = ("hide-input",), ("remove-cell",)
+    notebook = new_notebook(
+        cells=[
+            cell("a = 1", *folded, "remove-output", shows="noise"),
+            cell("claim", *claim),
+            cell("b = 2", *folded),
+            cell("print(c)", *folded, shows="3"),
+            cell("d = 4", *folded),
+            new_markdown_cell("Prose."),
+            cell("e = 5", *folded),
+            cell("f = 6"),
+        ]
+    )
+    fold_together(notebook)
+    texts = [(c.source, [o.text for o in c.get("outputs", [])]) for c in notebook.cells]
+    assert texts == [
+        # A fold ends with what it shows; prose and open code end it, too.
+        ("a = 1\n\n\nb = 2\n\n\nprint(c)", ["3"]),
+        ("d = 4", []),
+        ("Prose.", []),
+        ("e = 5", []),
+        ("f = 6", []),
+    ]
 
 
 def test_a_record_holds_the_markup_of_the_figures_that_have_a_name(project, write):
