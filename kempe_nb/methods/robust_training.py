@@ -10,6 +10,7 @@ weight decay on all parameters, and a rate that drops twice.
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -19,7 +20,17 @@ from kempe_nb.methods.neural_collapse import nearest_centre, neural_collapse_met
 
 #: How the chapter trains, by profile. At 8/255 a radius is that of the paper's code.
 RECIPES = {
-    "cpu": {"epochs": 200, "batch_size": 288, "decay": 3e-3, "radius": 0.1, "inner_steps": 5},
+    "cpu": {
+        "epochs": 200,
+        "batch_size": 288,
+        "decay": 3e-3,
+        # With so large a decay batch normalisation becomes unstable once the gradient is small:
+        # at the first rate NC1 jumps up sooner or later, often from the 80th epoch on. So the rate
+        # drops well before; a jump shortly before a drop would stay.
+        "drops": (0.3, 0.6),
+        "radius": 0.1,
+        "inner_steps": 5,
+    },
     "gpu": {"epochs": 100, "batch_size": 512, "decay": 5e-4, "radius": 8 / 255, "inner_steps": 10},
 }
 #: The networks of the chapter, and what tells them apart.
@@ -32,8 +43,15 @@ VARIANTS = {
     "TRADES, frozen": {"objective": "trades", "frozen": True},
     "adversarial, train mode": {"objective": "adversarial", "attack_mode": "train"},
 }
-#: What a diary holds of each set of images.
-DIARY = ("nc1", "nc2_equinorm_means", "nc2_equiangular_means", "nc3", "nc4")
+#: What `measures_of` reads from the metrics of neural collapse.
+MEASURES = (
+    "nc1",
+    "trace_ratio",
+    "nc2_equinorm_means",
+    "nc2_equiangular_means",
+    "nc3",
+    "nc4",
+)
 
 
 def standard(model, images, labels, attack):
@@ -96,6 +114,32 @@ def new_classifier(network: str, images: torch.Tensor, classes: int, seed: int) 
     return model.to(images.device, memory_format=torch.channels_last)
 
 
+def untrained_classifier(network: str, images: torch.Tensor, classes: int, seed: int) -> nn.Module:
+    """Return the network of `new_classifier` after it has seen images, but no label.
+
+    Its batch normalisation knows the statistics of the images, as that of a trained network does:
+    the null beside what training makes of the features.
+    """
+    model = new_classifier(network, images, classes, seed).train()
+    with torch.no_grad():
+        for _ in range(60):
+            model(images[:576])
+    return model.eval()
+
+
+def train_variant(
+    name: str, profile: str, images: torch.Tensor, labels: torch.Tensor, *, network: str, seed: int
+) -> dict:
+    """Train a network of the chapter, a name of `VARIANTS`; returns what `train_classifier` does.
+
+    The diary is written after nine epochs, evenly spaced in the logarithm, the last one included.
+    """
+    recipe = RECIPES[profile] | VARIANTS[name]
+    marks = np.unique(np.geomspace(2, recipe["epochs"], 9).astype(int))
+    watched = tuple(int(epoch) for epoch in marks)
+    return train_classifier(images, labels, network=network, seed=seed, watched=watched, **recipe)
+
+
 def train_classifier(
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -108,6 +152,7 @@ def train_classifier(
     batch_size: int = 288,
     rate: float = 0.1,
     decay: float = 3e-3,
+    drops: Sequence[float] = (0.4, 0.7),
     radius: float = 0.1,
     inner_steps: int = 5,
     attack_mode: str = "eval",
@@ -124,6 +169,8 @@ def train_classifier(
         Leave batch normalisation at its first statistics, mean 0 and variance 1, for the whole
         training, as the published code of TRADES does: it calls `eval` before its first attack and
         does not go back to training mode until the next epoch.
+    drops : sequence of float
+        After which shares of the epochs the rate drops to a tenth.
     radius, inner_steps : float, int
         Of the attacks of training, in the maximum norm; a step is a quarter of the radius.
     attack_mode : {"eval", "train"}
@@ -136,15 +183,15 @@ def train_classifier(
     -------
     dict
         "weights": the state of the network; "diary": for each watched epoch its number, the
-        metrics `DIARY` of the clean and of the attacked training images, and the class means,
+        metrics `MEASURES` of the clean and of the attacked training images, and the class means,
         float32 [K, D].
     """
     device = images.device
     model = new_classifier(network, images, int(labels.max()) + 1, seed)
     generator = torch.Generator(device).manual_seed(seed + 1)
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=decay)
-    drops = [int(0.4 * epochs), int(0.7 * epochs)]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops)
+    dropped = [int(share * epochs) for share in drops]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, dropped)
     half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     attack = training_attack(radius, inner_steps, generator, attack_mode)
     loss_of, diary = OBJECTIVES[objective], []
@@ -164,10 +211,14 @@ def train_classifier(
 
 
 def restored(found: dict, network: str, images: torch.Tensor, classes: int) -> nn.Module:
-    """Return the network of a training in evaluation mode, from the weights that it returned."""
+    """Return the network of a training, from the weights that it returned.
+
+    It is in evaluation mode and its weights ask for no gradient: who restores a network measures
+    it, and a Jacobian of its features would hold those of all weights, too.
+    """
     model = new_classifier(network, images, classes, seed=0)
     model.load_state_dict(found["weights"])
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def training_attack(radius, steps, generator, mode="eval") -> Callable:
@@ -188,13 +239,12 @@ def training_attack(radius, steps, generator, mode="eval") -> Callable:
 
 
 def observe(model, images, labels, radius, seed) -> dict:
-    """Return the metrics `DIARY` of clean and attacked images, and the clean class means."""
+    """Return the metrics `MEASURES` of clean and attacked images, and the clean class means."""
     generator = torch.Generator(images.device).manual_seed(seed + 2)
     hit = attack_in_parts(model, images, labels, radius, generator=generator)
     found = {}
     for name, shown in (("clean", images), ("attacked", hit)):
-        metrics = collapse_metrics(model, shown, labels)
-        found[name] = [getattr(metrics, measure) for measure in DIARY]
+        found[name] = measures_of(collapse_metrics(model, shown, labels))
     return found | {"means": class_means(features_of(model, images), labels).cpu()}
 
 
@@ -220,6 +270,11 @@ def collapse_metrics(model, images, labels):
     """Return the metrics of neural collapse of the last layer of a network."""
     head = model.head
     return neural_collapse_metrics(features_of(model, images), labels, head.weight, head.bias)
+
+
+def measures_of(metrics) -> list[float]:
+    """Return the numbers `MEASURES` of the metrics of neural collapse."""
+    return [getattr(metrics, measure) for measure in MEASURES]
 
 
 def class_means(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
