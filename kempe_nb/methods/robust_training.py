@@ -8,6 +8,7 @@ between the answers to clean and attacked ones. The settings are those of the co
 weight decay on all parameters, and a rate that drops twice.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -43,6 +44,7 @@ VARIANTS = {
     "TRADES, frozen": {"objective": "trades", "frozen": True},
     "adversarial, train mode": {"objective": "adversarial", "attack_mode": "train"},
 }
+NETWORKS = ("mlp", "vgg11_bn", "preact_resnet18")
 #: What `measures_of` reads from the metrics of neural collapse.
 MEASURES = (
     "nc1",
@@ -83,6 +85,11 @@ OBJECTIVES: dict[str, Callable] = {
 }
 
 
+def _refuse_unknown(what: str, given: str, known) -> None:
+    if given not in known:
+        raise ValueError(f"{what} is {given!r}; accepted are {', '.join(map(repr, known))}")
+
+
 def divergence_from(answers: torch.Tensor) -> attacks.Loss:
     """Return the loss KL(p || q) between fixed log-probabilities [N, K] and logits, [N]."""
 
@@ -105,6 +112,7 @@ def new_classifier(network: str, images: torch.Tensor, classes: int, seed: int) 
     ----------
     network : {"mlp", "vgg11_bn", "preact_resnet18"}
     """
+    _refuse_unknown("network", network, NETWORKS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if network == "mlp":
@@ -134,6 +142,8 @@ def train_variant(
 
     The diary is written after nine epochs, evenly spaced in the logarithm, the last one included.
     """
+    _refuse_unknown("name", name, VARIANTS)
+    _refuse_unknown("profile", profile, RECIPES)
     recipe = RECIPES[profile] | VARIANTS[name]
     marks = np.unique(np.geomspace(2, recipe["epochs"], 9).astype(int))
     watched = tuple(int(epoch) for epoch in marks)
@@ -170,7 +180,8 @@ def train_classifier(
         training, as the published code of TRADES does: it calls `eval` before its first attack and
         does not go back to training mode until the next epoch.
     drops : sequence of float
-        After which shares of the epochs the rate drops to a tenth.
+        After which shares of the epochs the rate drops to a tenth; parts of an epoch are rounded
+        up.
     radius, inner_steps : float, int
         Of the attacks of training, in the maximum norm; a step is a quarter of the radius.
     attack_mode : {"eval", "train"}
@@ -185,12 +196,26 @@ def train_classifier(
         "weights": the state of the network; "diary": for each watched epoch its number, the
         metrics `MEASURES` of the clean and of the attacked training images, and the class means,
         float32 [K, D].
+
+    Raises
+    ------
+    ValueError
+        For an unknown objective, network or attack_mode, a class without images, or a last batch of
+        one image.
     """
+    _refuse_unknown("objective", objective, OBJECTIVES)
+    _refuse_unknown("attack_mode", attack_mode, ("eval", "train"))
+    if len(images) % batch_size == 1:
+        # Batch normalisation has no variance of one image.
+        raise ValueError(
+            f"batch_size is {batch_size}; accepted is one that leaves more than one of "
+            f"{len(images)} images for the last batch"
+        )
     device = images.device
     model = new_classifier(network, images, int(labels.max()) + 1, seed)
     generator = torch.Generator(device).manual_seed(seed + 1)
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=decay)
-    dropped = [int(share * epochs) for share in drops]
+    dropped = [math.ceil(round(share * epochs, 6)) for share in drops]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, dropped)
     half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     attack = training_attack(radius, inner_steps, generator, attack_mode)
@@ -278,7 +303,10 @@ def measures_of(metrics) -> list[float]:
 
 
 def class_means(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each class, [K, ...]."""
+    """Return the mean of each class, [K, ...]; every class has a sample."""
+    empty = (labels.bincount() == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"labels has no sample of the classes {empty}; accepted is one of each")
     return torch.stack([features[labels == c].mean(0) for c in range(int(labels.max()) + 1)])
 
 
