@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import io
+import logging
 import os
 import pickle
 import platform
@@ -78,6 +79,7 @@ def remembered(function: Callable) -> Callable:
         with warnings.catch_warnings():
             # joblib warns of an entry that it cannot read, and computes it again.
             warnings.filterwarnings("ignore", module=r"joblib\b")
+            logging.getLogger("joblib").setLevel(logging.ERROR)
             entry = packed(key, compute)
             if not _is_entry_of(key, entry):
                 entry, _ = packed.call(key, compute)
@@ -129,7 +131,8 @@ def _counting_files() -> list[Path]:
     ]
     for name in COMPUTING:
         files += [package / name] if name.endswith(".py") else (package / name).rglob("*.py")
-    return sorted(files)
+    # Editors keep locks and backups of open files under hidden names.
+    return sorted(path for path in files if not path.name.startswith("."))
 
 
 def _version(library: str) -> str:
@@ -145,7 +148,8 @@ def _is_code_as_loaded(file: Path) -> bool:
     In a live notebook the code in memory stays what it was, and its numbers would be kept under the
     hash of the new files.
     """
-    return all(path.stat().st_mtime < _BEGAN for path in (file, *_counting_files()))
+    found = [path.stat() for path in (file, *_counting_files())]
+    return all(max(stat.st_mtime, stat.st_ctime) < _BEGAN for stat in found)
 
 
 def _can_be_made(folder: Path) -> bool:
@@ -212,6 +216,7 @@ def _named(value: object) -> object:
         return tuple(map(_named, value))
     if not isinstance(value, torch.Tensor):
         return value
-    content = value.detach().cpu().contiguous().numpy().tobytes()
+    plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    content = plain.flatten().view(torch.uint8).numpy().tobytes()
     digest = hashlib.sha256(content).hexdigest()
     return ("tensor", str(value.dtype), tuple(value.shape), str(value.device), digest)

@@ -26,7 +26,7 @@ from kempe_nb.notebook import record
 FEWEST_RUNS = 10
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_COLUMN = re.compile(r"([a-z][a-z0-9_]*)(?:\[([\d,]+)\])?")
+_COLUMN = re.compile(r"([A-Za-z_]\w*)(?:\[([\d,]+)\])?")
 
 
 class ResultsError(RuntimeError):
@@ -179,6 +179,11 @@ def distance(
     logarithms. No bound helps against a rare failure: if a share p of all runs jumps away, the
     stored ones miss it and the new one has it with the chance p (1 - p)^n, up to 1 / (e n).
 
+    The bound is for all calls. Refused calls are those whose runs spread widely; so where most are
+    refused, the others have happened upon a small spread and raise more false alarms. Simulated for
+    ten runs of one normal number: 8e-5 where one call in four is refused, 2e-4 where two in three
+    are, 2e-3 where all but one in thirty are. Give a call that is near its limit more runs.
+
     *Power.* Accepted is mean +- c sd; with z = 4 the factor c is
 
     ====  =====  ======  =======
@@ -214,8 +219,8 @@ def distance(
     Returns
     -------
     float
-        Zero where chance alone, over all numbers, has something as far in every second run or
-        more; infinite when a number of `live` is not finite.
+        Zero where the tail, times the number of numbers, is one half or more; infinite when a
+        number of `live` is not finite.
 
     Raises
     ------
@@ -397,10 +402,20 @@ def _flattened(name: str, value) -> dict[str, float | int | str]:
     if isinstance(value, str):
         if not value.isprintable():
             raise ValueError(f"{name} is {value!r}; accepted are words without line breaks")
+        if _typed([value]).dtype.kind != "U":
+            raise ValueError(f"{name} is {value!r}, which would be read as a number; add a letter")
         return {name: value}
-    numbers = np.asarray(value)
-    if numbers.dtype.kind not in "biuf" or numbers.size == 0 or not np.isfinite(numbers).all():
-        raise ValueError(f"{name} is {value!r}; accepted are words and finite numbers")
+    try:
+        numbers = np.asarray(value)
+        fits = numbers.dtype.kind in "biuf" and numbers.size and np.isfinite(numbers).all()
+    except (RuntimeError, TypeError, ValueError):
+        # A ragged list, a type that numpy lacks, or a tensor that asks for a gradient.
+        fits = False
+    if not fits or (numbers.dtype.kind == "u" and numbers.max() > np.iinfo(np.int64).max):
+        raise ValueError(
+            f"{name} is {value!r}; accepted are words, and finite numbers below 2**63 or arrays of "
+            "them"
+        )
     if numbers.ndim == 0:
         return {name: _plain(numbers)}
     return {

@@ -77,7 +77,7 @@ def checked(
             f"align is {align!r}; accepted is one letter, l or r, for each of {len(head)} columns"
         )
     marked = [] if highlight is None else np.atleast_1d(highlight).tolist()
-    if any(not isinstance(n, int) or not 0 <= n < len(rows) for n in marked):
+    if any(type(n) is not int or not 0 <= n < len(rows) for n in marked):
         raise ValueError(
             f"highlight is {highlight!r}; accepted are numbers of rows from 0 to {len(rows) - 1}"
         )

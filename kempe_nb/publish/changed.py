@@ -61,7 +61,10 @@ def base_commit(project: Project) -> str | None:
     # A shallow clone has no common ancestor, perhaps not even the branch.
     if target and (left := _git(project, "merge-base", "HEAD", f"origin/{target}")):
         return left.decode().strip()
-    log = (_git(project, "log", "--first-parent", "--format=%H %ct", "HEAD") or b"").decode()
+    log = (
+        _git(project, "log", "--no-show-signature", "--first-parent", "--format=%H %ct", "HEAD")
+        or b""
+    ).decode()
     commits = [(name, int(date)) for name, date in map(str.split, log.splitlines())]
     for name, date in commits:
         if date <= commits[0][1] - SUBMISSION:
@@ -84,7 +87,7 @@ def _difference(project: Project, base: str, source: Path, facts: Mapping | None
         return "it is new"
     try:
         old = nbformat.reads(before.decode(), as_version=4)
-    except (ValueError, nbformat.reader.NotJSONError):
+    except (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError):
         return "it was no notebook"
     if fingerprint(old, {}) != fingerprint(read_notebook(source), {}):
         return "its code cells"

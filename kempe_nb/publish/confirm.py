@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,14 @@ def remake(project: Project, *, scheduler: str | None = None, jobs: int | None =
     good = True
     judge = Judge(project)
     suspects = []
-    for file in sorted(stored_files(project), key=lambda file: not is_base(file)):
+    files = []
+    for file in stored_files(project):
+        try:
+            files.append((not is_base(file), file))
+        except results.ResultsError as error:
+            print(f"{file.relative_to(project.root)}: {error}", flush=True)
+            good = False
+    for _, file in sorted(files):
         reason = stale_reason(project, file, judge.hashes)
         print(f"{file.relative_to(project.root)}: {reason or 'up to date'}", flush=True)
         if not reason:
@@ -305,6 +313,8 @@ def worktree(project: Project, name: str) -> Iterator[Path]:
     """Check out a commit in a folder of its own below _build, and remove it afterwards."""
     import fcntl  # Not everywhere, and only needed here.
 
+    if not re.fullmatch("[0-9a-f]{4,64}", name):
+        raise NotConfirmed(f"commit is {name!r}; accepted is a hash")
     home = project.build / "worktrees"
     folder = home / name
     home.mkdir(parents=True, exist_ok=True)
@@ -317,7 +327,8 @@ def worktree(project: Project, name: str) -> Iterator[Path]:
             ) from None
         try:
             # What a killed command left behind goes first.
-            _remove_worktree(project, folder)
+            for left in {folder, *home.glob("[!.]*")}:
+                _remove_worktree(project, left)
             added = _git(project, "worktree", "add", "--detach", "--force", str(folder), name)
             if added.returncode:
                 reason = added.stderr.strip().splitlines()[-1:]
@@ -329,7 +340,7 @@ def worktree(project: Project, name: str) -> Iterator[Path]:
 
 def _remove_worktree(project: Project, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    _git(project, "worktree", "prune")
+    _git(project, "worktree", "remove", "--force", "--force", str(folder))
 
 
 def _git(project: Project, *words: str) -> subprocess.CompletedProcess:

@@ -44,6 +44,11 @@ def selected_cells(
             f"no cell of {name_of(path)} tagged {SHARED_TAG}-{table} keeps {table!r}; "
             f"accepted is one with results.keep({table!r}, ...)"
         )
+    for cell in cells:
+        try:
+            parse(cell.source)
+        except SyntaxError as error:
+            raise UsageError(f"{name_of(path)}: the cell '{first_line(cell)}': {error}") from None
     missing = undefined_names(cell.source for cell in cells)
     if missing:
         name, line = next(iter(missing.items()))

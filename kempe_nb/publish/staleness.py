@@ -134,6 +134,9 @@ def module_files() -> dict[str, Path]:
     package = Path(kempe_nb.__file__).parent
     found = {}
     for file in package.rglob("*.py"):
+        # Editors keep locks and backups of open files under hidden names.
+        if file.name.startswith("."):
+            continue
         parts = file.relative_to(package.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found

@@ -138,10 +138,18 @@ def plan_sweeps(
         raise UsageError(
             f"name is {file_name!r}, the table that {known[file_name]} makes; accepted is another"
         )
-    return [
+    sweeps = [
         plan_sweep(project, homes[each], each, grid, profile=profile, name=file_name)
         for each in ([table] if table else sorted(homes))
     ]
+    for sweep in sweeps:
+        told = read_facts(sweep.file.with_suffix(".json"))
+        if told and (told.get("table"), told.get("profile")) != (sweep.table, profile):
+            raise UsageError(
+                f"name is {sweep.name!r}, the file of table {told.get('table')!r} with profile "
+                f"{told.get('profile')!r}; accepted is another"
+            )
+    return sweeps
 
 
 def homes_of_tables(project: Project, names: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
@@ -71,6 +72,12 @@ def test_two_tables_of_one_run_stand_side_by_side():
         ("laws", {"a": [1, "b"]}, "a is "),
         ("laws", {"a": None}, "a is None"),
         ("laws", {"a": "two\nlines"}, "without line breaks"),
+        ("laws", {"a": "1_000"}, "a is '1_000', which would be read as a number"),
+        ("laws", {"a": "inf"}, "a is 'inf', which would be read as a number"),
+        ("laws", {"a": 2**63}, "a is 9223372036854775808"),
+        ("laws", {"a": [[1], [1, 2]]}, "a is "),
+        ("laws", {"a": torch.ones(1, dtype=torch.bfloat16)}, "a is tensor"),
+        ("laws", {"a": torch.ones(1, requires_grad=True)}, "a is tensor"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(table, values, message):

@@ -114,6 +114,7 @@ def test_a_cell_that_is_no_text_and_no_number_is_named(value, shown):
         ({"highlight": 1}, "highlight is 1; accepted are numbers of rows from 0 to 0"),
         ({"highlight": [-1]}, "highlight is"),
         ({"highlight": "a"}, "highlight is 'a'"),
+        ({"highlight": [False]}, "highlight is \\[False\\]"),
     ],
 )
 def test_bad_input_is_named(arguments, message, shown):

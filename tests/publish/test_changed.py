@@ -168,6 +168,16 @@ def test_with_nothing_older_everything_has_changed(project, book, commit):
     assert set(changed_notebooks(project)) == {"paper/1_start", "paper/2_next"}
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "no notebook", '{"cells": 1}'])
+def test_a_base_that_was_no_notebook_counts_as_changed(project, book, write, commit, text):
+    path = project.book / "chapters" / "paper" / "2_next.ipynb"
+    now = path.read_text()
+    path.write_text(text)
+    base = commit(9)
+    path.write_text(now)
+    assert changed_notebooks(project, base) == {"paper/2_next": "it was no notebook"}
+
+
 @pytest.mark.parametrize("with_git", [True, False])
 def test_without_a_repository_everything_has_changed(project, write, monkeypatch, with_git):
     write("paper/1_start")

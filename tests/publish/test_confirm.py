@@ -368,8 +368,20 @@ def test_rows_that_cannot_be_made_again_cost_the_other_tables_nothing(
 def test_a_table_of_an_older_version_says_what_it_lacks(project, stored, capfd):
     file = stored("laws", "aaa").with_suffix(".json")
     file.write_text(file.read_text().replace('"notebook"', '"chapter"'))
-    assert main(["results"]) == 2
-    assert "laws.json does not tell notebook; make the file again" in capfd.readouterr().err
+    assert main(["results"]) == 1
+    assert "laws.json does not tell notebook; make the file again" in capfd.readouterr().out
+
+
+def test_a_torn_table_costs_the_others_nothing(project, lesson, stored, rows, capfd):
+    torn, sound = stored("laws_torn", "aaa"), stored("laws", "aaa")
+    torn.write_text(torn.read_text() + "0,0\n")
+    rows["aaa"] = {"error": 0.5}
+    lesson(SAME)
+    assert main(["results"]) == 1
+    out = capfd.readouterr().out
+    assert "laws_torn.csv is not the file that laws_torn.json tells of" in out
+    assert "laws.csv: confirmed by row 1 of 2 of laws" in out and rows.remade == []
+    assert sound.exists()
 
 
 def test_a_change_while_rows_run_is_a_change(project, lesson, stored, rows, monkeypatch):
@@ -383,6 +395,30 @@ def test_a_change_while_rows_run_is_a_change(project, lesson, stored, rows, monk
     lesson(SAME)
     assert main(["results"]) == 0
     assert confirm.stale_reason(project, table(project)) == "the cells that made it have changed"
+
+
+@pytest.mark.parametrize("name", ["../../victim", "", ".", "HEAD"])
+def test_a_commit_is_a_hash_and_nothing_else_is_removed(project, name):
+    victim = project.root / "victim"
+    victim.mkdir()
+    with pytest.raises(confirm.NotConfirmed, match="commit is"), confirm.worktree(project, name):
+        pass
+    assert victim.is_dir()
+
+
+def test_worktrees_of_others_stay_known_and_leftovers_of_every_commit_go(project, git):
+    name = git("rev-parse", "--short", "HEAD")
+    elsewhere = project.root.parent / "elsewhere"
+    git("worktree", "add", "--detach", str(elsewhere), name)
+    # As on a disk that is not mounted just now.
+    elsewhere.rename(elsewhere.with_name("away"))
+    left = project.build / "worktrees" / "1234567"
+    git("worktree", "add", "--detach", str(left), name)
+    with confirm.worktree(project, name):
+        assert not left.exists()
+    elsewhere.with_name("away").rename(elsewhere)
+    known = [line.split()[0] for line in git("worktree", "list").splitlines()]
+    assert known == [str(project.root), str(elsewhere)]
 
 
 def test_two_commands_do_not_share_a_worktree(project, git):

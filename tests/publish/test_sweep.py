@@ -444,6 +444,7 @@ def test_names_that_any_statement_binds_are_known_to_the_cells():
     [
         (["x = missing + 1", KEEP], "the cell 'x = missing + 1' uses 'missing'"),
         (["x = 1"], "tagged sweep-laws keeps 'laws'"),
+        (["x = = 1", KEEP], "small: the cell 'x = = 1': invalid syntax"),
     ],
 )
 def test_cells_that_do_not_stand_alone_are_refused(project, write_sweep, capfd, cells, message):
@@ -468,8 +469,33 @@ def test_a_torn_pair_is_refused(project, write_sweep, scheduler, capfd):
         results.stored("small/laws")
     with pytest.raises(UsageError, match="not the file"):
         stored_runs(project)
-    assert main(["results"]) == 2
-    assert "laws.csv is not the file" in capfd.readouterr().err
+    assert main(["results"]) == 1
+    assert "laws.csv is not the file" in capfd.readouterr().out
+
+
+def test_a_table_never_takes_the_file_of_another(project, write_sweep, scheduler, capfd):
+    write_sweep(KEEP)
+    assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
+    file = project.results("small") / "laws.csv"
+    before = file.read_bytes()
+    other = ["--table", "laws", "--name", "laws", "--profile", "gpu", "-p", "seed=0:2"]
+    assert main(["sweep", "small", *other]) == 2
+    message = "name is 'laws', the file of table 'laws' with profile 'cpu'; accepted is another"
+    assert message in capfd.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_a_parameter_may_have_any_name_of_python(project, write, scheduler):
+    path = write("small", parameters='profile = "cpu"\nseed = 0\nN = 1\n_x = 2')
+    notebook = nbformat.read(path, 4)
+    notebook.cells[2:2] = [
+        new_code_cell("from kempe_nb.notebook import results", metadata={"tags": ["sweep"]}),
+        new_code_cell('results.keep("laws", error=N + _x)', metadata={"tags": ["sweep-laws"]}),
+    ]
+    nbformat.write(notebook, path)
+    assert main(["sweep", "small", "-p", "N=3,4", "-p", "_x=5", *scheduler]) == 0
+    told = results.stored("small/laws", project.book / "chapters")
+    assert told["N"].tolist() == [3, 4] and told["error"].tolist() == [8, 9]
 
 
 def test_another_profile_has_a_file_of_its_own(project, write_sweep):
