@@ -68,16 +68,22 @@ def pytest_report_header():
 
 #: Files whose tests are long and share nothing: each goes to the worker that is free. Another file
 #: stays in one worker, for the sake of what its tests share.
-SPREAD = (
-    "tests/notebooks/test_live_runs.py",
-    "tests/notebooks/test_other_seeds.py",
-    "tests/site/test_pages.py",
-)
+SPREAD = ("tests/notebooks/test_live_runs.py", "tests/notebooks/test_other_seeds.py")
+#: The file whose tests share what they are about, their last parameter.
+BY_PAGE = "tests/site/test_pages.py"
+
+
+def page_of(nodeid):
+    """Return the page that a test is about, its last parameter; the whole id of another test."""
+    _, bracket, parameters = nodeid.rstrip("]").rpartition("[")
+    return parameters.rpartition("-")[2] if bracket else nodeid
 
 
 def kept_together(nodeid):
-    """Return the name of what has to stay in one worker with a test: its file, or the test."""
+    """Return the name of what stays in one worker with a test: its file, its page, or itself."""
     file = nodeid.partition("::")[0]
+    if file == BY_PAGE:
+        return f"{file}::{page_of(nodeid)}"
     return nodeid if file in SPREAD else file
 
 

@@ -1,10 +1,18 @@
-"""How two workers share the tests: by file, and the long ones one by one."""
+"""How two workers share the tests: by file, by page, and the long ones one by one."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SPREAD, kept_together
+from tests.conftest import BY_PAGE, SPREAD, kept_together
+
+
+def test_the_tests_of_a_page_stay_together_and_those_of_another_do_not(request):
+    assert (Path(request.config.rootpath) / BY_PAGE).is_file()
+    ids = ["a[x/1_y]", "b[light-x/1_y]", "c[390-x/1_y]"]
+    assert len({kept_together(f"{BY_PAGE}::test_{each}") for each in ids}) == 1
+    other = {kept_together(f"{BY_PAGE}::test_{each}") for each in ["a[x/2_y]", "a[x]", "d", "e"]}
+    assert len(other | {kept_together(f"{BY_PAGE}::test_a[x/1_y]")}) == 5
 
 
 @pytest.mark.parametrize("file", SPREAD)

@@ -1,7 +1,8 @@
 """Which notebooks compute something else than before: what a submission has to try at a new seed.
 
 A submission is compared with its base. Only code counts: a notebook has changed when its code cells
-have, or a module that its last run imported. Prose, comments and layout change nothing.
+have, or a module that its last run imported, and all have when the pinned libraries have. Prose,
+comments and layout change nothing.
 """
 
 import os
@@ -20,6 +21,8 @@ from kempe_nb.publish.staleness import code_hash, fingerprint
 VARIABLE = "KEMPE_NB_BASE"
 #: The branch that a pull request is for, as GitHub's runners say it.
 PULL_REQUEST = "GITHUB_BASE_REF"
+#: The file that pins the libraries.
+PINS = "requirements.txt"
 #: Seconds within which commits are taken for one submission.
 SUBMISSION = 6 * 3600
 
@@ -81,6 +84,9 @@ def _known(project: Project, name: str, what: str) -> str:
 
 def _difference(project: Project, base: str, source: Path, facts: Mapping | None) -> str:
     """Return what of a notebook differs from its base, in words; nothing for an equal one."""
+    pins = project.root / PINS
+    if _git(project, "show", f"{base}:./{PINS}") != (pins.read_bytes() if pins.exists() else None):
+        return PINS
     path = source.relative_to(project.root).as_posix()
     before = _git(project, "show", f"{base}:./{path}")
     if before is None:

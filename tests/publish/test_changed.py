@@ -77,6 +77,11 @@ def test_a_changed_cell_counts_and_prose_does_not(project, book, write):
     assert changed_notebooks(project, book) == {"paper/1_start": "its code cells"}
 
 
+def test_other_libraries_count_for_every_notebook(project, book):
+    (project.root / "requirements.txt").write_text("torch==9\n")
+    assert set(changed_notebooks(project, book).values()) == {"requirements.txt"}
+
+
 def test_a_new_notebook_counts(project, book, write):
     write("paper/3_last")
     (task,) = plan(project, ["paper/3_last"], "cpu", {})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kempe_nb.publish.project import Project
+from tests.conftest import page_of
 from tests.site.sample import write_sample
 
 HTML = Project.find(Path(__file__).parent).build / "html"
@@ -120,15 +121,46 @@ def visitor(chromium, address):
         contexts.append(context)
         return Visit(context, f"{address}/{name}.html{query}")
 
-    yield visit
-    for context in contexts:
-        context.close()
+    try:
+        yield visit
+    finally:
+        for context in contexts:
+            context.close()
 
 
 @pytest.fixture
 def visit(site, chromium):
-    """Open a page of the site."""
+    """Open a page of the site, fresh: for a test that operates it."""
     yield from visitor(chromium, site)
+
+
+@pytest.fixture(scope="session")
+def look(site, chromium):
+    """Open a page of the site for a test that only reads it; tests of one page share it."""
+    opened, closing, shown = {}, contextlib.ExitStack(), None
+
+    def look(name, theme="light", width=1280):
+        nonlocal shown
+        if name != shown:
+            closing.close()
+            opened.clear()
+            shown = name
+        if (theme, width) not in opened:
+            visits = visitor(chromium, site)
+            opened[theme, width] = next(visits)(name, theme, width)
+            closing.callback(visits.close)
+        return opened[theme, width]
+
+    with closing:
+        yield look
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of the pages in the order of the pages, so that a page is opened once."""
+    places = [i for i, item in enumerate(items) if "test_pages.py::" in item.nodeid]
+    ordered = sorted((items[i] for i in places), key=lambda item: page_of(item.nodeid))
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
 
 
 @pytest.fixture

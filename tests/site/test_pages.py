@@ -149,8 +149,8 @@ def test_buttons_derive_from_the_one_repository_setting(name):
 
 @each_page
 @pytest.mark.browser
-def test_a_page_asks_no_other_host_and_raises_no_error(name, visit, site):
-    seen = visit(name)
+def test_a_page_asks_no_other_host_and_raises_no_error(name, look, site):
+    seen = look(name)
     seen.page.wait_for_load_state("networkidle")
     outside = [url for url in seen.requests if not url.startswith((site, "data:", "blob:"))]
     assert outside == []
@@ -159,8 +159,8 @@ def test_a_page_asks_no_other_host_and_raises_no_error(name, visit, site):
 
 @each_chapter
 @pytest.mark.browser
-def test_formulas_are_set_by_the_site_itself(name, visit):
-    page = visit(name).page
+def test_formulas_are_set_by_the_site_itself(name, look):
+    page = look(name).page
     formulas = page.locator("mjx-container").count()
     # A lesson may do without formulas; those that its source has are all set.
     assert formulas == len(soup(name).select("article .math"))
@@ -168,11 +168,23 @@ def test_formulas_are_set_by_the_site_itself(name, visit):
     assert page.locator("mjx-merror").count() == 0
 
 
-def reading(box):
-    """Return the description that is read out and those of the visible frames."""
-    visible = box.locator(".kempe-frame:not([hidden]) > [role=img]")
-    labels = [visible.nth(i).get_attribute("aria-label") for i in range(visible.count())]
-    return box.locator("[aria-live]").inner_text(), labels
+#: What a box of sliders says and shows, once the browser has drawn it; `pictures` counts those that
+#: differ since it was last asked for with `fresh`.
+READ = """(box, fresh) => new Promise((resolve) => requestAnimationFrame(() => {
+  const frames = [...box.querySelectorAll('.kempe-frame:not([hidden]) > [role=img]')];
+  const svg = box.querySelector('.kempe-frame:not([hidden]) svg');
+  if (fresh) box.seen = new Set();
+  box.seen.add(svg.innerHTML);
+  const sliders = [...box.querySelectorAll('input[type=range]')];
+  resolve({
+    spoken: box.querySelector('[aria-live]').innerText,
+    labels: frames.map((frame) => frame.getAttribute('aria-label')),
+    drawn: svg.checkVisibility() && svg.getBoundingClientRect().width > 0,
+    pictures: box.seen.size,
+    values: sliders.map((slider) => slider.getAttribute('aria-valuetext')),
+    outputs: sliders.map((slider) => slider.parentElement.querySelector('output').innerText),
+  });
+}))"""
 
 
 @each_chapter
@@ -186,26 +198,22 @@ def test_every_slider_moves_by_keyboard_with_the_network_cut(name, visit):
         for slider in box.locator("input[type=range]").all():
             slider.focus()
             page.keyboard.press("Home")
-            steps, readings, pictures = int(slider.get_attribute("max")), [], set()
-            for _ in range(steps + 1):
-                spoken, visible = reading(box)
-                assert visible == [spoken]
-                shown = box.locator(".kempe-frame:not([hidden]) svg")
-                shown.wait_for(state="visible")
-                pictures.add(shown.inner_html())
-                readings.append(spoken)
-                label = slider.get_attribute("aria-valuetext")
-                assert label == slider.locator("xpath=following-sibling::output").inner_text()
+            steps, readings = int(slider.get_attribute("max")), []
+            for step in range(steps + 1):
+                now = box.evaluate(READ, step == 0)
+                assert now["labels"] == [now["spoken"]] and now["drawn"]
+                assert now["values"] == now["outputs"]
+                readings.append(now["spoken"])
                 page.keyboard.press("ArrowRight")
-            assert len(set(readings)) == len(pictures) == steps + 1
+            assert len(set(readings)) == now["pictures"] == steps + 1
             page.keyboard.press("Home")
-            assert reading(box)[0] == readings[0]
+            assert box.evaluate(READ, True)["spoken"] == readings[0]
 
 
 @each_chapter
 @pytest.mark.browser
-def test_sliders_are_reached_by_the_tab_key_and_have_names(name, visit):
-    page = visit(name).page
+def test_sliders_are_reached_by_the_tab_key_and_have_names(name, look):
+    page = look(name).page
     for box in page.locator(".kempe-explore").all():
         sliders = box.locator("input[type=range]")
         sliders.first.focus()
@@ -219,23 +227,23 @@ def test_sliders_are_reached_by_the_tab_key_and_have_names(name, visit):
 @each_page
 @each_theme
 @pytest.mark.browser
-def test_no_serious_accessibility_violation(name, theme, visit):
-    page = visit(name, theme).page
+def test_no_serious_accessibility_violation(name, theme, look):
+    page = look(name, theme).page
     assert serious_violations(page, sampled=True, only=ONLY[theme]) == []
 
 
 @each_page
 @each_phone
 @pytest.mark.browser
-def test_a_phone_does_not_scroll_sideways(name, width, visit):
-    page = visit(name, width=width).page
+def test_a_phone_does_not_scroll_sideways(name, width, look):
+    page = look(name, width=width).page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @each_chapter
 @pytest.mark.browser
-def test_letters_in_figures_can_be_read_on_a_phone(name, visit):
-    page = visit(name, width=390).page
+def test_letters_in_figures_can_be_read_on_a_phone(name, look):
+    page = look(name, width=390).page
     sizes = page.evaluate(
         """() => [...document.querySelectorAll('.kempe-figure svg')]
         .filter((svg) => svg.getBoundingClientRect().width > 0)
@@ -251,8 +259,8 @@ def test_letters_in_figures_can_be_read_on_a_phone(name, visit):
 @each_chapter
 @each_theme
 @pytest.mark.browser
-def test_figures_take_the_colours_of_the_page(name, theme, visit):
-    page = visit(name, theme).page
+def test_figures_take_the_colours_of_the_page(name, theme, look):
+    page = look(name, theme).page
     svg = page.locator(".kempe-figure svg text").first
     colour = svg.evaluate("node => getComputedStyle(node).fill")
     assert colour == page.locator("article p").first.evaluate("n => getComputedStyle(n).color")
@@ -290,8 +298,8 @@ def test_a_badge_opens_and_leads_to_its_row_in_the_ledger(name, visit):
 
 @each_lesson
 @pytest.mark.browser
-def test_a_lesson_is_a_page_of_one_sitting_that_opens_with_a_picture(name, visit):
-    page = visit(name).page
+def test_a_lesson_is_a_page_of_one_sitting_that_opens_with_a_picture(name, look):
+    page = look(name).page
     assert page.evaluate("document.documentElement.scrollHeight") <= 25_000
     # Within the first two screens.
     first = page.locator("article .kempe-figure").first
@@ -300,8 +308,8 @@ def test_a_lesson_is_a_page_of_one_sitting_that_opens_with_a_picture(name, visit
 
 @each([page for page in PAGES if page.startswith("kernels/")])
 @pytest.mark.browser
-def test_a_table_of_times_fits_a_screen(name, visit):
-    page = visit(name).page
+def test_a_table_of_times_fits_a_screen(name, look):
+    page = look(name).page
     for region in page.locator(".kempe-scroll").all():
         assert region.evaluate("n => n.scrollWidth <= n.clientWidth")
 
