@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import torch
 
-from kempe_nb.kernels.dispatch import triton_version
+from kempe_nb.dispatch import triton_version
 from kempe_nb.notebook.machine import processor
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kempe_nb.kernels.traffic import Traffic
 from kempe_nb.notebook.machine import peak_memory_mib
+from kempe_nb.traffic import Traffic
 
 LAUNCH_BOUND_MS = 0.020
 #: A call is timed at least this often, unless it takes longer than `LONG_MS`.

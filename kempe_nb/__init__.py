@@ -8,7 +8,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Traffic": "kempe_nb.kernels.traffic",
+    "Traffic": "kempe_nb.traffic",
     "ZipfLaw": "kempe_nb.kernels.zipf",
     "class_moments": "kempe_nb.kernels.class_moments",
     "integers": "kempe_nb.kernels.philox",
@@ -19,8 +19,8 @@ _HOMES = {
     "resampling_chain": "kempe_nb.kernels.resampling_chain",
     "softmax_hessian": "kempe_nb.kernels.softmax_hessian",
     "uniform": "kempe_nb.kernels.philox",
-    "use": "kempe_nb.kernels.dispatch",
-    "which": "kempe_nb.kernels.dispatch",
+    "use": "kempe_nb.dispatch",
+    "which": "kempe_nb.dispatch",
     "zipf_counts": "kempe_nb.kernels.zipf",
     "zipf_samples": "kempe_nb.kernels.zipf",
 }

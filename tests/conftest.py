@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.notebook import claims, record
 from kempe_nb.publish.changed import base_commit
 from kempe_nb.publish.checkout import commit_id

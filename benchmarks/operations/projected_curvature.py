@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from benchmarks.peers import hessian_planes
 from benchmarks.registry import Case, Implementation, Operation, Sizes
 from kempe_nb.kernels import projected_curvature as ours
-from kempe_nb.methods.homogeneous_networks import perceptron
+from kempe_nb.networks.homogeneous import homogeneous_perceptron
 
 #: LeNet-300-100 without biases, on images of FashionMNIST's size.
 WIDTHS = 784, 300, 100, 10
@@ -40,7 +40,7 @@ def inputs(sizes: Sizes, dtype: str, device: str):
     kind = getattr(torch, dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = perceptron(WIDTHS)
+        model = homogeneous_perceptron(WIDTHS)
         x = torch.randn(sizes["samples"], WIDTHS[0], dtype=kind)
         y = torch.randint(WIDTHS[-1], (sizes["samples"],))
         size = sum(p.numel() for p in model.parameters())

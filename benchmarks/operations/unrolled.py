@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from benchmarks.peers import meta_gradients as peers
 from benchmarks.registry import Case, Implementation, Operation, Sizes, cpp_obstacle
-from kempe_nb.methods.flat_networks import FlatNetwork, convnet
 from kempe_nb.methods.unrolled import (
     SGD,
     Adam,
@@ -17,6 +16,8 @@ from kempe_nb.methods.unrolled import (
     meta_gradient,
     meta_gradient_by_autograd,
 )
+from kempe_nb.networks.convnet import convnet
+from kempe_nb.networks.flat import FlatNetwork
 
 #: Relative error that passes. `higher` differentiates an Adam whose epsilon stands elsewhere, and
 #: float32 makes a difference of a percent where a gradient is as small as epsilon.

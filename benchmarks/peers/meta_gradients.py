@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.methods.flat_networks import FlatNetwork
+from kempe_nb.networks.flat import FlatNetwork
 
 
 class Block(nn.Module):

@@ -39,8 +39,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.kernels import dispatch
-from kempe_nb.kernels.philox import checked_integer
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_integer, common_device
 
 #: Bytes of the block of deviations that is worked on at a time. On a CPU it stays in the cache of a
 #: core; on a GPU it is large enough that launches cost little.
@@ -130,7 +130,7 @@ def class_moments(
     before : ClassMoments, optional
         The moments of the samples that came before.
     impl : {"definition", "triton"}, optional
-        See `kempe_nb.kernels.dispatch`.
+        See `kempe_nb.dispatch`.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def class_moments(
     ([[2.0, 0.0], [0.0, 5.0]], [2.0, 0.0])
     """
     num_classes = checked_integer(num_classes, "num_classes", 1, 2**31 - 1)
-    device = dispatch.common_device(features=features, labels=labels)
+    device = common_device(features=features, labels=labels)
     check_features(features, labels)
     _check_before(before, features, num_classes)
     choice = dispatch.choose("class_moments", device, impl)

@@ -39,8 +39,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.kernels import dispatch
-from kempe_nb.kernels.softmax_hessian import checked_positive
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_positive, common_device
 
 #: Dtypes of images; the low ones are computed with in float32.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -81,7 +81,7 @@ def norm_relu_pool(
     eps : float
         What is added to the variance, positive.
     impl : {"definition", "triton"}, optional
-        See `kempe_nb.kernels.dispatch`. Triton takes planes of at most 64 x 64 pixels.
+        See `kempe_nb.dispatch`. Triton takes planes of at most 64 x 64 pixels.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def norm_relu_pool(
     >>> norm_relu_pool(x, torch.ones(1), torch.zeros(1)).item()
     0.5
     """
-    device = dispatch.common_device(x=x, weight=weight, bias=bias)
+    device = common_device(x=x, weight=weight, bias=bias)
     _check(x, weight, bias)
     eps = checked_positive(eps, "eps")
     implementation = _chosen(str(device), impl, _obstacle(x))

@@ -26,7 +26,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_integer, checked_shape, spoken
 
 ROUNDS = 10
 WORD = 2**32
@@ -118,7 +119,7 @@ def random_bits(
     stream : int from 0 to 2**32 - 1
     device : torch.device or str
     impl : {"definition", "triton"}, optional
-        See `kempe_nb.kernels.dispatch`.
+        See `kempe_nb.dispatch`.
 
     Returns
     -------
@@ -195,25 +196,6 @@ def chunks(size: int) -> Iterator[tuple[int, int]]:
     """Return the bounds of consecutive parts of at most `CHUNK`."""
     for start in range(0, size, CHUNK):
         yield start, min(start + CHUNK, size)
-
-
-def checked_integer(value: object, name: str, low: int, high: int) -> int:
-    """Return an integer from `low` to `high`, or refuse it by name."""
-    if not _is_whole(value) or not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; accepted is an integer from {low} to {_say(high)}")
-    return int(value)
-
-
-def checked_shape(shape: object) -> tuple[int, ...]:
-    """Return an int, or a tuple or list of int, as a tuple; refuse anything else."""
-    sizes = shape if isinstance(shape, tuple | list) else (shape,)
-    if not all(_is_whole(size) and 0 <= size < 2**63 for size in sizes):
-        raise ValueError(f"shape is {shape!r}; accepted are integers from 0 to 2**63 - 1")
-    return tuple(int(size) for size in sizes)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _read(name, kind, shape, seed, offset, stream, device, impl) -> torch.Tensor:
@@ -303,7 +285,7 @@ def _checked(shape, seed, offset, stream, device):
 
 def _checked_end(end: int, limit: int) -> None:
     if end > limit:
-        raise ValueError(f"offset and shape end at {end}; a stream ends at {_say(limit)}")
+        raise ValueError(f"offset and shape end at {end}; a stream ends at {spoken(limit)}")
 
 
 def _checked_span(low: int, high: int) -> int:
@@ -312,11 +294,3 @@ def _checked_span(low: int, high: int) -> int:
     if high <= low:
         raise ValueError(f"high is {high} and low is {low}; accepted is a high above low")
     return high - low
-
-
-def _say(number: int) -> str:
-    """Return a number as people write it: a power of two, or one less, by its exponent."""
-    for value, suffix in ((number, ""), (number + 1, " - 1")):
-        if value > 2**20 and value & (value - 1) == 0:
-            return f"2**{value.bit_length() - 1}{suffix}"
-    return str(number)

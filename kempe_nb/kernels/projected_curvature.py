@@ -43,9 +43,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.kernels import dispatch
-from kempe_nb.kernels.philox import checked_integer
-from kempe_nb.kernels.softmax_hessian import checked_positive, probabilities_and_deviations
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_integer, checked_positive, common_device
+from kempe_nb.kernels.softmax_hessian import probabilities_and_deviations
 
 #: Bytes of the largest tangent of a part of the samples in the contraction, by whether on a GPU.
 TANGENT_BYTES = {False: 2**22, True: 2**28}
@@ -632,7 +632,7 @@ def _check_devices(parameters, inputs, labels, directions) -> torch.device:
     if not parameters:
         raise ValueError("model has no parameters")
     tensors = {f"parameter {index}": p for index, p in enumerate(parameters)}
-    return dispatch.common_device(**tensors, inputs=inputs, labels=labels, directions=directions)
+    return common_device(**tensors, inputs=inputs, labels=labels, directions=directions)
 
 
 def _check_numbers(parameters, inputs, directions) -> None:

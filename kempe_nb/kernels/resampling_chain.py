@@ -34,8 +34,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from kempe_nb.kernels import dispatch
-from kempe_nb.kernels.philox import CHUNK, Purpose, checked_integer, split_words
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_integer, common_device
+from kempe_nb.kernels.philox import CHUNK, Purpose, split_words
 from kempe_nb.kernels.poisson import LARGEST_MEAN, may_be_positive, poisson
 
 #: Probabilities are summed as integers in units of 2**-62.
@@ -78,7 +79,7 @@ def resampling_chain(
         One independent chain for each; an int from 0 to 2**64 - 1. A tensor must be on the device
         of `probabilities`; its negative numbers stand for the seeds with the same 64 bits.
     impl : {"definition", "triton"}, optional
-        See `kempe_nb.kernels.dispatch`.
+        See `kempe_nb.dispatch`.
 
     Returns
     -------
@@ -90,14 +91,14 @@ def resampling_chain(
     TypeError, ValueError
         For a wrong dtype or shape; probabilities that are negative, not finite or sum to more than
         one; sizes, generations or seeds out of range; more than 2**40 atoms.
-    kempe_nb.kernels.dispatch.ImplementationUnavailable
+    kempe_nb.dispatch.ImplementationUnavailable
         If Triton was asked for and cannot run.
     """
     law = _checked_law(probabilities)
     generations = checked_integer(generations, "generations", 0, 2**24)
     sizes = _checked_sizes(sample_size, generations, law)
     if isinstance(seeds, torch.Tensor):
-        dispatch.common_device(probabilities=law, seeds=seeds)
+        common_device(probabilities=law, seeds=seeds)
     keys = _checked_seeds(seeds)
     choice = dispatch.choose("resampling_chain", law.device, impl)
     # T_1 for the first generation and the growth of the sample for the others.

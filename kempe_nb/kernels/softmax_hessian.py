@@ -22,11 +22,10 @@ When not to use it: for P^T J^T S J P one product of B = sqrt(p) (u - p . u) wit
 (see `projected_curvature`), and with ten classes everything is bound by launches, not by bytes.
 """
 
-import math
-
 import torch
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_positive, common_device
 
 #: Dtypes of logits and vectors; the low ones are computed with in float32.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -54,7 +53,7 @@ def softmax_hessian(
     temperature : float
         T, positive.
     impl : {"definition", "triton"}, optional
-        See `kempe_nb.kernels.dispatch`.
+        See `kempe_nb.dispatch`.
 
     Returns
     -------
@@ -74,7 +73,7 @@ def softmax_hessian(
     >>> softmax_hessian(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
     tensor([[ 0.2500, -0.2500]])
     """
-    device = dispatch.common_device(logits=logits, vectors=vectors)
+    device = common_device(logits=logits, vectors=vectors)
     _check(logits, vectors)
     temperature = checked_positive(temperature, "temperature")
     choice = dispatch.choose("softmax_hessian", device, impl)
@@ -87,14 +86,6 @@ def softmax_hessian(
 def minimum_bytes(rows: int, classes: int, vectors: int = 1, itemsize: int = 4) -> int:
     """Return the bytes that must be moved: logits in once, every vector in and its product out."""
     return rows * classes * itemsize * (1 + 2 * vectors)
-
-
-def checked_positive(value: object, name: str) -> float:
-    """Return a positive finite number, or refuse it by name."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 < value < math.inf):
-        raise ValueError(f"{name} is {value!r}; accepted is a positive finite number")
-    return float(value)
 
 
 def definition(

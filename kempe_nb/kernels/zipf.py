@@ -25,17 +25,16 @@ When not to use it: if only the counts of all ranks are wanted and a table of th
 
 import functools
 import math
-import numbers
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from kempe_nb.kernels import dispatch, elementary
+from kempe_nb import dispatch
+from kempe_nb.checks import checked_integer, checked_number, checked_shape
+from kempe_nb.kernels import elementary
 from kempe_nb.kernels.philox import (
     Purpose,
-    checked_integer,
-    checked_shape,
     chunks,
     last_word,
     philox_4x32,
@@ -141,9 +140,9 @@ def zipf_law(
         For a setting out of its range.
     """
     last = checked_integer(vocabulary, "vocabulary", 1, LARGEST_VOCABULARY)
-    beta = _checked_number(beta, "beta", 0.0, math.inf, "a number from 0 on")
+    beta = checked_number(beta, "beta", 0.0, math.inf, "a number from 0 on")
     smallest = math.nextafter(0.0, 1.0)
-    temperature = _checked_number(
+    temperature = checked_number(
         temperature, "temperature", smallest, math.inf, "a finite number above 0"
     )
     if beta / temperature > LARGEST_EXPONENT:
@@ -151,7 +150,7 @@ def zipf_law(
             f"beta / temperature is {beta / temperature:g}; accepted is up to {LARGEST_EXPONENT:g}"
         )
     beyond_one = math.nextafter(1.0, 2.0)
-    top_p = _checked_number(top_p, "top_p", smallest, beyond_one, "a number above 0 and up to 1")
+    top_p = checked_number(top_p, "top_p", smallest, beyond_one, "a number above 0 and up to 1")
     if top_k is not None:
         last = checked_integer(top_k, "top_k", 1, last)
     law = ZipfLaw(beta / temperature, last)
@@ -316,10 +315,3 @@ def _checked_draw(law, size, seed, offset, stream):
     if (end := offset + math.prod(size)) > 2**64:
         raise ValueError(f"offset and shape end at {end}; a stream ends at 2**64")
     return size, seed, offset, stream
-
-
-def _checked_number(value, name: str, low: float, high: float, accepted: str) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and low <= value < high):
-        raise ValueError(f"{name} is {value!r}; accepted is {accepted}")
-    return float(value)

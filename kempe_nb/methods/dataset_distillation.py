@@ -21,10 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.kernels.dispatch import common_device
-from kempe_nb.kernels.philox import checked_integer
-from kempe_nb.kernels.softmax_hessian import checked_positive
-from kempe_nb.methods.flat_networks import FlatNetwork
+from kempe_nb.checks import checked_integer, checked_positive, common_device
 from kempe_nb.methods.unrolled import (
     Adam,
     Loss,
@@ -35,6 +32,7 @@ from kempe_nb.methods.unrolled import (
     meta_gradient,
     start,
 )
+from kempe_nb.networks.flat import FlatNetwork
 
 #: Where a window lies in the unroll.
 PLACEMENTS = ("full", "last", "random length", "random", "fixed", "moving")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kempe_nb.methods.transformer import Transformer, generate
+from kempe_nb.networks.transformer import Transformer, generate
 
 
 @dataclass(frozen=True)

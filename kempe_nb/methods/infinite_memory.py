@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from kempe_nb.checks import checked_probabilities
+
 #: Ranks that enter one by one; the sum over those beyond is an integral (see `clean_error`).
 EXPLICIT_RANKS = 20_000
 #: Sizes of samples up to here are exact in float64.
@@ -313,20 +315,6 @@ def nucleus_rank(beta: float, mass: float) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if 1 - tail_mass(beta, middle) < mass else (low, middle)
     return high
-
-
-def checked_probabilities(p: ArrayLike, name: str) -> np.ndarray:
-    """Return a law as float64 [V], or refuse it with a message that names it and what is wrong."""
-    law = np.asarray(p, dtype=np.float64)
-    if law.ndim != 1 or law.size == 0:
-        raise ValueError(f"{name} has shape {law.shape}; accepted is a non-empty vector")
-    if not np.isfinite(law).all():
-        raise ValueError(f"{name} holds NaN or infinity; accepted are probabilities")
-    if (law < 0).any():
-        raise ValueError(f"{name} holds {law.min():g}; accepted are non-negative probabilities")
-    if abs(law.sum() - 1) > 1e-9:
-        raise ValueError(f"{name} sums to {law.sum():.12g}; accepted is a sum of 1")
-    return law
 
 
 def _missed_mass(p: np.ndarray, q: np.ndarray | None, sizes: np.ndarray) -> np.ndarray:

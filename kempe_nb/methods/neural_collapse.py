@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kempe_nb.checks import checked_integer, common_device
 from kempe_nb.kernels.class_moments import (
     ClassMoments,
     check_features,
@@ -29,8 +30,6 @@ from kempe_nb.kernels.class_moments import (
     computing_dtype,
     deviation_blocks,
 )
-from kempe_nb.kernels.dispatch import common_device
-from kempe_nb.kernels.philox import checked_integer
 
 #: What `neural_collapse_metrics` reads: a function that starts a new pass over (features, labels).
 Batches = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]

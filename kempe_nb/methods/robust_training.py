@@ -16,8 +16,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.methods import attacks, image_networks
+from kempe_nb.checks import checked_choice
+from kempe_nb.methods import attacks
 from kempe_nb.methods.neural_collapse import nearest_centre, neural_collapse_metrics
+from kempe_nb.networks.perceptron import perceptron_bn
+from kempe_nb.networks.resnet import preact_resnet18
+from kempe_nb.networks.vgg import vgg11_bn
 
 #: How the chapter trains, by profile. At 8/255 a radius is that of the paper's code.
 RECIPES = {
@@ -44,7 +48,7 @@ VARIANTS = {
     "TRADES, frozen": {"objective": "trades", "frozen": True},
     "adversarial, train mode": {"objective": "adversarial", "attack_mode": "train"},
 }
-NETWORKS = ("mlp", "vgg11_bn", "preact_resnet18")
+NETWORKS = {"mlp": perceptron_bn, "vgg11_bn": vgg11_bn, "preact_resnet18": preact_resnet18}
 #: What `measures_of` reads from the metrics of neural collapse.
 MEASURES = (
     "nc1",
@@ -85,11 +89,6 @@ OBJECTIVES: dict[str, Callable] = {
 }
 
 
-def _refuse_unknown(what: str, given: str, known) -> None:
-    if given not in known:
-        raise ValueError(f"{what} is {given!r}; accepted are {', '.join(map(repr, known))}")
-
-
 def divergence_from(answers: torch.Tensor) -> attacks.Loss:
     """Return the loss KL(p || q) between fixed log-probabilities [N, K] and logits, [N]."""
 
@@ -112,13 +111,13 @@ def new_classifier(network: str, images: torch.Tensor, classes: int, seed: int) 
     ----------
     network : {"mlp", "vgg11_bn", "preact_resnet18"}
     """
-    _refuse_unknown("network", network, NETWORKS)
+    checked_choice(network, "network", NETWORKS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if network == "mlp":
-            model = image_networks.multilayer_perceptron(images[0].numel(), classes)
+            model = perceptron_bn(images[0].numel(), classes)
         else:
-            model = getattr(image_networks, network)(classes)
+            model = NETWORKS[network](classes)
     return model.to(images.device, memory_format=torch.channels_last)
 
 
@@ -142,8 +141,8 @@ def train_variant(
 
     The diary is written after nine epochs, evenly spaced in the logarithm, the last one included.
     """
-    _refuse_unknown("name", name, VARIANTS)
-    _refuse_unknown("profile", profile, RECIPES)
+    checked_choice(name, "name", VARIANTS)
+    checked_choice(profile, "profile", RECIPES)
     recipe = RECIPES[profile] | VARIANTS[name]
     marks = np.unique(np.geomspace(2, recipe["epochs"], 9).astype(int))
     watched = tuple(int(epoch) for epoch in marks)
@@ -203,8 +202,8 @@ def train_classifier(
         For an unknown objective, network or attack_mode, a class without images, or a last batch of
         one image.
     """
-    _refuse_unknown("objective", objective, OBJECTIVES)
-    _refuse_unknown("attack_mode", attack_mode, ("eval", "train"))
+    checked_choice(objective, "objective", OBJECTIVES)
+    checked_choice(attack_mode, "attack_mode", ("eval", "train"))
     if len(images) % batch_size == 1:
         # Batch normalisation has no variance of one image.
         raise ValueError(

@@ -29,8 +29,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from kempe_nb.kernels.philox import checked_integer
-from kempe_nb.kernels.softmax_hessian import checked_positive
+from kempe_nb.checks import (
+    checked_fraction,
+    checked_integer,
+    checked_not_negative,
+    checked_positive,
+)
 from kempe_nb.methods.traced import Traced
 
 Tensors = tuple[torch.Tensor, ...]
@@ -139,8 +143,8 @@ class SGD:
 
     def __post_init__(self):
         checked_positive(self.lr, "lr")
-        _check_fraction(self.momentum, "momentum")
-        _check_not_negative(self.weight_decay, "weight_decay")
+        checked_fraction(self.momentum, "momentum")
+        checked_not_negative(self.weight_decay, "weight_decay")
 
     @property
     def slots(self) -> int:
@@ -188,7 +192,7 @@ class Adam:
         if not isinstance(self.betas, tuple) or len(self.betas) != 2:
             raise ValueError(f"betas is {self.betas!r}; accepted is a tuple of two numbers")
         for name, beta in zip(("betas[0]", "betas[1]"), self.betas, strict=True):
-            _check_fraction(beta, name)
+            checked_fraction(beta, name)
 
     def step(self, theta, slots, gradient, step):
         """Return theta, m and v after the update."""
@@ -451,15 +455,3 @@ def _check(inner, outer, synthetic: object, theta: torch.Tensor, optimiser: obje
     if not (isinstance(theta, torch.Tensor) and theta.is_floating_point()):
         found = getattr(theta, "dtype", type(theta).__name__)
         raise TypeError(f"theta is {found}; accepted is a tensor of floating-point parameters")
-
-
-def _check_fraction(value: object, name: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 <= value < 1):
-        raise ValueError(f"{name} is {value!r}; accepted is a number from 0 to below 1")
-
-
-def _check_not_negative(value: object, name: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 <= value < math.inf):
-        raise ValueError(f"{name} is {value!r}; accepted is a finite number from 0 on")

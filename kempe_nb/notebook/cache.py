@@ -34,7 +34,7 @@ LIBRARIES = ("joblib", "numpy", "scikit-learn", "scipy", "torch", "torchvision")
 #: Rooms of the package that only show or publish numbers. What is not here counts.
 SHOWING = ("notebook", "publish", "__main__.py")
 #: What counts of them all the same.
-COMPUTING = ("notebook/data", "notebook/profile.py")
+COMPUTING = ("notebook/profile.py",)
 
 #: When this process began, in the seconds that date files. A forked process keeps its parent's.
 _BEGAN = psutil.Process().create_time()

@@ -42,7 +42,7 @@ LIBRARIES = (
 #: Rooms that only show or publish numbers, and what in them computes all the same. Stored numbers
 #: depend on every other module: a new room counts before anybody thinks of it.
 SHOWING = ("kempe_nb.notebook", "kempe_nb.publish")
-COMPUTING = ("kempe_nb.notebook.data", "kempe_nb.notebook.profile")
+COMPUTING = ("kempe_nb.notebook.profile",)
 #: The calls whose literal texts are filled in at build time, and the names of these texts.
 TEXT_CALLS = ("figures.show", "sliders.explore")
 TEXT_NAMES = ("alt", "caption")

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from kempe_nb import Traffic
+from kempe_nb.data.torchvision_import import import_torchvision
 from kempe_nb.methods import attacks
 from kempe_nb.methods.attacks import fgsm, margin, pgd, sign_noise, worst_case
-from kempe_nb.notebook.data.torchvision_import import import_torchvision
 
 WIDTH = 128
 

@@ -24,8 +24,10 @@ from kempe_nb.methods.dataset_distillation import (
     real_images,
     train,
 )
-from kempe_nb.methods.flat_networks import FlatNetwork, convnet, perceptron
 from kempe_nb.methods.unrolled import SGD, Adam, meta_gradient_by_autograd
+from kempe_nb.networks.convnet import convnet
+from kempe_nb.networks.flat import FlatNetwork
+from kempe_nb.networks.perceptron import perceptron
 
 NETWORK = FlatNetwork(perceptron((16, 8, 3)))
 RAT = Truncation(6, 2)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from kempe_nb.methods import gcd_task
 from kempe_nb.methods.gcd_task import GcdTask
-from kempe_nb.methods.transformer import Shape, Transformer, generate
+from kempe_nb.networks.transformer import Shape, Transformer, generate
 
 tasks = st.builds(GcdTask, st.integers(2, 36), st.integers(1, 5))
 few = settings(max_examples=30, deadline=None)

@@ -5,9 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from kempe_nb import Traffic
-from kempe_nb.methods.flat_networks import FlatNetwork, convnet
 from kempe_nb.methods.traced import Traced, record
 from kempe_nb.methods.unrolled import Loss
+from kempe_nb.networks.convnet import convnet
+from kempe_nb.networks.flat import FlatNetwork
 
 
 def targets(module):

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from kempe_nb.methods import unrolled
-from kempe_nb.methods.flat_networks import FlatNetwork, convnet, perceptron
 from kempe_nb.methods.unrolled import (
     SGD,
     Adam,
@@ -23,6 +22,9 @@ from kempe_nb.methods.unrolled import (
     meta_gradient_by_autograd,
     start,
 )
+from kempe_nb.networks.convnet import convnet
+from kempe_nb.networks.flat import FlatNetwork
+from kempe_nb.networks.perceptron import perceptron
 
 OPTIMISERS = [
     SGD(0.1),

@@ -201,7 +201,7 @@ def test_a_copy_depends_on_what_its_modules_compute_and_on_the_letters_that_it_s
 
 def test_stored_numbers_depend_on_all_but_what_shows_them():
     computes = ["kempe_nb.kernels", "kempe_nb.kernels.triton.philox", "kempe_nb.networks.deep"]
-    computes += ["kempe_nb.checks", "kempe_nb.notebook.data.digits", "kempe_nb.notebook.profile"]
+    computes += ["kempe_nb.checks", "kempe_nb.data.digits", "kempe_nb.notebook.profile"]
     shows = ["kempe_nb", "kempe_nb.__main__", "kempe_nb.notebook", "kempe_nb.notebook.figures"]
     shows += ["kempe_nb.publish.sweep", "kempe_nb.notebook.profiles"]
     assert fp.computing([*shows, *computes]) == computes

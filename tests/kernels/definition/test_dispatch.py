@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import kempe_nb
-from kempe_nb.kernels import dispatch, philox
-from kempe_nb.kernels.dispatch import ImplementationUnavailable, choose, common_device, use, which
+from kempe_nb import dispatch, philox
+from kempe_nb.dispatch import ImplementationUnavailable, choose, common_device, use, which
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -380,7 +380,7 @@ import importlib, pkgutil, sys
 sys.modules["triton"] = None  # importing it now fails
 import kempe_nb.kernels as kernels
 names = [module.name for module in pkgutil.iter_modules(kernels.__path__, "kempe_nb.kernels.")]
-assert "kempe_nb.kernels.philox" in names and "kempe_nb.kernels.traffic" in names
+assert "kempe_nb.kernels.philox" in names and "kempe_nb.traffic" in names
 for name in names:
     importlib.import_module(name)
 assert "kempe_nb.kernels.triton" in sys.modules  # the folder, which is empty
@@ -395,7 +395,7 @@ def test_importing_all_operations_does_not_import_triton():
 import importlib, pkgutil, sys
 import kempe_nb.kernels as kernels
 names = [module.name for module in pkgutil.iter_modules(kernels.__path__, "kempe_nb.kernels.")]
-assert "kempe_nb.kernels.philox" in names and "kempe_nb.kernels.traffic" in names
+assert "kempe_nb.kernels.philox" in names and "kempe_nb.traffic" in names
 for name in names:
     importlib.import_module(name)
 assert "kempe_nb.kernels.triton" in sys.modules  # the folder, which is empty

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kempe_nb import projected_curvature, which
+from kempe_nb.dispatch import ImplementationUnavailable
 from kempe_nb.kernels import projected_curvature as module
-from kempe_nb.kernels.dispatch import ImplementationUnavailable
 from kempe_nb.kernels.projected_curvature import (
     IMPLEMENTATIONS,
     SymmetricMatrix,

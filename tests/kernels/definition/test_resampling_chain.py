@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
+from kempe_nb.dispatch import ImplementationUnavailable
 from kempe_nb.kernels import resampling_chain as module
-from kempe_nb.kernels.dispatch import ImplementationUnavailable
 from kempe_nb.kernels.philox import Purpose, split_words
 from kempe_nb.kernels.poisson import poisson
 from kempe_nb.kernels.resampling_chain import resampling_chain

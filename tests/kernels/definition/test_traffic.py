@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
-from kempe_nb.kernels.traffic import Row, Traffic
+from kempe_nb.traffic import Row, Traffic
 
 DTYPES = (
     torch.bool,

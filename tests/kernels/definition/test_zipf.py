@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import stats
 
+from kempe_nb.dispatch import ImplementationUnavailable
 from kempe_nb.kernels import philox, zipf
-from kempe_nb.kernels.dispatch import ImplementationUnavailable
 from kempe_nb.kernels.zipf import ZipfLaw, power_sum, zipf_counts, zipf_law, zipf_samples
 from kempe_nb.methods import infinite_memory
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.kernels.class_moments import class_moments
 from kempe_nb.methods.neural_collapse import neural_collapse_metrics
 

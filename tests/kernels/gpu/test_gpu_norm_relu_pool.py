@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.kernels.norm_relu_pool import composite, norm_relu_pool
 
 READY = torch.cuda.is_available() and dispatch.triton_version()

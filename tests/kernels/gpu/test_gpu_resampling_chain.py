@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.kernels.resampling_chain import resampling_chain
 from kempe_nb.methods.infinite_memory import effective_samples, zipf_probabilities
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.kernels.zipf import zipf_counts, zipf_law, zipf_samples
 
 READY = torch.cuda.is_available() and dispatch.triton_version()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from guard import guarded
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.kernels.philox import integers, random_bits, uniform
 from kempe_nb.kernels.triton.philox import CONFIG
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from guard import guarded
 
-from kempe_nb.kernels import dispatch
+from kempe_nb import dispatch
 from kempe_nb.kernels.resampling_chain import minimum_bytes, resampling_chain
 from kempe_nb.kernels.triton.resampling_chain import CONFIG
 from kempe_nb.methods.infinite_memory import zipf_probabilities
