@@ -76,6 +76,12 @@ def checked_probabilities(p: ArrayLike, name: str) -> np.ndarray:
     return law
 
 
+def keep_checked(frozen: object, **values) -> None:
+    """Set fields of a frozen dataclass to their checked values, Python's own numbers."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
 def common_device(**tensors: torch.Tensor) -> torch.device:
     """Return the one device of all tensors; refuse two, and what is no tensor, by name."""
     for name, tensor in tensors.items():

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from benchmarks.peers import hessian_planes
 from benchmarks.registry import Case, Implementation, Operation, Sizes
-from kempe_nb.kernels import projected_curvature as ours
+from kempe_nb import projected_curvature
+from kempe_nb.kernels.projected_curvature.directions import sparse_directions
 from kempe_nb.networks.homogeneous import homogeneous_perceptron
 
 #: LeNet-300-100 without biases, on images of FashionMNIST's size.
@@ -44,7 +45,7 @@ def inputs(sizes: Sizes, dtype: str, device: str):
         x = torch.randn(sizes["samples"], WIDTHS[0], dtype=kind)
         y = torch.randint(WIDTHS[-1], (sizes["samples"],))
         size = sum(p.numel() for p in model.parameters())
-        directions = ours.sparse_directions(size, sizes["directions"], dtype=kind)
+        directions = sparse_directions(size, sizes["directions"], dtype=kind)
     return model.to(device, kind), x.to(device), y.to(device), directions.to(device)
 
 
@@ -92,7 +93,7 @@ def _ours(impl: str, *, dense: bool = False):
         plane = directions.to_dense() if dense else directions
 
         def call():
-            found = ours.projected_curvature(model, F.cross_entropy, (x, y), plane, impl=impl)
+            found = projected_curvature(model, F.cross_entropy, (x, y), plane, impl=impl)
             return found.hessian.matrix, found.gauss_newton.matrix
 
         return call

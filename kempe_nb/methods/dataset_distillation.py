@@ -11,7 +11,7 @@ that was interrupted goes on with the same bits, from a file with images, moment
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,92 +21,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.checks import checked_integer, checked_positive, common_device
+from kempe_nb.checks import checked_integer, checked_positive, common_device, keep_checked
+from kempe_nb.methods.augmentation import flip_or_rotate, inner_batches
+from kempe_nb.methods.coresets import count_classes
+from kempe_nb.methods.truncation import Truncation
 from kempe_nb.methods.unrolled import (
     Adam,
     Loss,
     MetaGradient,
     Optimiser,
-    advance,
-    checked_window,
     meta_gradient,
-    start,
 )
 from kempe_nb.networks.flat import FlatNetwork
-
-#: Where a window lies in the unroll.
-PLACEMENTS = ("full", "last", "random length", "random", "fixed", "moving")
-
-
-@dataclass(frozen=True)
-class Truncation:
-    """How many inner steps N an outer step takes, and how many of them K it goes back through.
-
-    Attributes
-    ----------
-    unroll : int
-        T, the largest N.
-    window : int
-        M, at most T.
-    placement : str
-        "full": N = K = T (BPTT). "last": N = T, K = M (truncated). "random length": N = K uniform
-        in M..T (random BPTT). "random": N uniform in M..T, K = M (RaT-BPTT). "fixed": N = first +
-        M, K = M. "moving": K = M and N grows from M to T, each value for as many outer steps (a
-        curriculum; with fewer outer steps than values, some are left out).
-    hold : int
-        Outer steps for which a draw is kept. The released code draws once in an epoch.
-    first : int
-        The first step of a fixed window.
-    """
-
-    unroll: int
-    window: int
-    placement: str = "random"
-    hold: int = 1
-    first: int = 0
-
-    def __post_init__(self):
-        unroll, window = checked_window(self.unroll, self.window)
-        if self.placement not in PLACEMENTS:
-            accepted = ", ".join(map(repr, PLACEMENTS))
-            raise ValueError(f"placement is {self.placement!r}; accepted are {accepted}")
-        _set(
-            self,
-            unroll=unroll,
-            window=window,
-            hold=checked_integer(self.hold, "hold", 1, 2**31 - 1),
-            first=checked_integer(self.first, "first", 0, unroll - window),
-        )
-
-    def draw(self, seed: int, outer_step: int, outer_steps: int) -> tuple[int, int]:
-        """Return N and K of an outer step, counted from 0; the same for the same arguments."""
-        unroll, window = self.unroll, self.window
-        rng = np.random.default_rng([seed, outer_step // self.hold, _WINDOW])
-        drawn = int(rng.integers(window, unroll + 1))
-        moved = window + (unroll - window + 1) * min(outer_step, outer_steps - 1) // outer_steps
-        return {
-            "full": (unroll, unroll),
-            "last": (unroll, window),
-            "random length": (drawn, drawn),
-            "random": (drawn, window),
-            "fixed": (self.first + window, window),
-            "moving": (moved, window),
-        }[self.placement]
-
-    def coverage(self) -> np.ndarray:
-        """Return the probability that an inner step is gone back through, float64 [T].
-
-        For a random window it is a trapezoid: M / (T - M + 1) in the middle, where T >= 2 M - 1,
-        and 1 / (T - M + 1) at both ends.
-        """
-        ends = np.arange(self.window, self.unroll + 1)
-        if self.placement not in ("random", "random length", "moving"):
-            end, _ = self.draw(0, 0, 1)
-            ends = np.array([end])
-        whole = self.placement in ("full", "random length")
-        begins = ends * 0 if whole else ends - self.window
-        steps = np.arange(self.unroll)[:, None]
-        return ((begins <= steps) & (steps < ends)).mean(1)
 
 
 @dataclass(frozen=True)
@@ -154,21 +80,16 @@ class Settings:
         if not isinstance(self.truncation, Truncation):
             kind = type(self.truncation).__name__
             raise TypeError(f"truncation is a {kind}; accepted is a Truncation")
-        _set(self, seed=checked_integer(self.seed, "seed", 0, 2**32 - 1))
+        keep_checked(self, seed=checked_integer(self.seed, "seed", 0, 2**32 - 1))
         for name in ("decay", "learn_labels", "flip_and_rotate"):
-            _set(self, **{name: bool(getattr(self, name))})
+            keep_checked(self, **{name: bool(getattr(self, name))})
         for name in ("outer_lr", "label_lr", "clip"):
             if name != "clip" or self.clip is not None:
-                _set(self, **{name: checked_positive(getattr(self, name), name)})
+                keep_checked(self, **{name: checked_positive(getattr(self, name), name)})
         for name in ("outer_steps", "real_batch", "per_class"):
-            if name != "per_class" or self.per_class is not None:
-                _set(self, **{name: checked_integer(getattr(self, name), name, 1, 2**31 - 1)})
-
-
-def _set(frozen: Truncation | Settings, **values) -> None:
-    """Keep checked values, which are Python's own numbers: a checkpoint holds no others."""
-    for name, value in values.items():
-        object.__setattr__(frozen, name, value)
+            value = getattr(self, name)
+            if name != "per_class" or value is not None:
+                keep_checked(self, **{name: checked_integer(value, name, 1, 2**31 - 1)})
 
 
 class Record(NamedTuple):
@@ -193,7 +114,7 @@ class Distillation:
     y : int64 [N]
         Their classes, from 0 on; each class has at least one image.
     images : like x, [n, ...]
-        The synthetic images at the start, see `noise` and `real_images`.
+        The synthetic images at the start, see `kempe_nb.methods.coresets`.
     classes : int64 [n]
         Their classes.
     settings : Settings
@@ -444,16 +365,6 @@ def _loss_of(network: FlatNetwork) -> Loss:
     return Loss(lambda theta, x, y: F.cross_entropy(network(theta, x), y), trace=True)
 
 
-@lru_cache(maxsize=32)
-def _loss_of_many(network: FlatNetwork, own: bool) -> Loss:
-    """Return the sum of the cross-entropies of many, on one set or on a set for each."""
-    each = torch.func.vmap(
-        lambda theta, x, y: F.cross_entropy(network(theta, x), y),
-        in_dims=(0, 0, 0) if own else (0, None, None),
-    )
-    return Loss(lambda thetas, x, y: each(thetas, x, y).sum(), trace=True)
-
-
 def _checksum(*tensors: torch.Tensor) -> str:
     """Return the SHA-256 of the bytes of tensors."""
     found = hashlib.sha256()
@@ -464,184 +375,12 @@ def _checksum(*tensors: torch.Tensor) -> str:
 
 # What a checkpoint holds.
 _IN_A_CHECKPOINT = ("configuration", "step", "mean_norm", "parameters", "moments")
-# Seeds of what is drawn in an outer step.
-_WINDOW, _INITIAL, _REAL, _INNER = range(4)
+# Seeds of what is drawn in an outer step; `truncation` and `augmentation` have 0 and 3.
+_INITIAL, _REAL = 1, 2
 
 
 def _seed(*parts: int) -> int:
     return int(np.random.default_rng(parts).integers(2**63))
-
-
-def inner_batches(
-    classes: torch.Tensor,
-    *,
-    per_class: int | None = None,
-    flip_and_rotate: bool = False,
-    seed: Sequence[int] = (0,),
-):
-    """Return `batch(synthetic, step)`: images of each class, drawn anew in each step, augmented.
-
-    For one set, images [n, ...], not for many at once.
-    """
-    places = [torch.nonzero(classes == c).flatten() for c in classes.unique()]
-
-    def batch(synthetic, step):
-        images, labels = synthetic
-        rng = np.random.default_rng([*seed, step, _INNER])
-        if per_class is not None:
-            drawn = [own[rng.permutation(len(own))[:per_class]] for own in places]
-            chosen = torch.cat(drawn)
-            images, labels = images[chosen], labels[chosen]
-        if flip_and_rotate:
-            images = flip_or_rotate(images, rng)
-        return images, labels
-
-    return batch
-
-
-def flip_or_rotate(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Return images [N, C, H, W], mirrored or rotated, all in the same one of the two ways.
-
-    Either each image is mirrored with probability 1/2, or each is rotated by an angle uniform in
-    +- 15 degrees (bilinear, zero outside); a draw decides which. Differentiable in the images.
-    """
-    if images.ndim != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}; accepted is [N, C, H, W]")
-    count, place = len(images), {"dtype": images.dtype, "device": images.device}
-    if rng.random() < 0.5:
-        mirrored = torch.as_tensor(rng.random(count) < 0.5, device=images.device)
-        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-    angles = torch.as_tensor(np.deg2rad(rng.uniform(-15, 15, count)), **place)
-    zero, cos, sin = torch.zeros_like(angles), angles.cos(), angles.sin()
-    # The grid reaches from -1 to 1 in both directions, whatever the sides.
-    aspect = images.shape[2] / images.shape[3]
-    entries = [cos, -sin * aspect, zero, sin / aspect, cos, zero]
-    matrices = torch.stack(entries, 1).view(-1, 2, 3)
-    grid = F.affine_grid(matrices, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
-
-
-class ZCA:
-    """The whitening of the paper's code, fitted to images [N, C, H, W].
-
-    Each image loses its own mean and is divided by its own norm. With X the images as rows and
-    S = X^T X / N = V diag(e) V^T it is then multiplied by V diag(e + 0.1 mean(e))^(-1/2) V^T. So
-    directions that vary little stay damped: their variance is e / (e + 0.1 mean(e)).
-
-    Attributes
-    ----------
-    matrix, inverse : torch.Tensor [D, D]
-        D = C H W. The inverse is for looking at whitened images.
-    """
-
-    def __init__(self, images: torch.Tensor, share: float = 0.1):
-        flat = self._normalised(images)
-        values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
-        scale = values.clamp(min=0) + share * values.clamp(min=0).mean()
-        self.matrix = (vectors * scale.rsqrt()) @ vectors.T
-        self.inverse = (vectors * scale.sqrt()) @ vectors.T
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Return whitened images of the same shape."""
-        return (self._normalised(images) @ self.matrix).view(images.shape)
-
-    def visible(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what whitened images look like, up to the mean and the norm of each."""
-        return (images.flatten(1) @ self.inverse).view(images.shape)
-
-    @staticmethod
-    def _normalised(images: torch.Tensor) -> torch.Tensor:
-        flat = images.flatten(1)
-        return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
-
-
-# Synthetic sets at the start, and sets to compare with
-
-
-def count_classes(x: torch.Tensor, y: torch.Tensor) -> int:
-    """Return the number of classes; refuse labels that leave one out, or do not fit the images."""
-    if y.dtype != torch.int64 or y.ndim != 1 or len(y) != len(x) or not len(y):
-        raise ValueError(
-            f"y is {y.dtype} {tuple(y.shape)} and x has {len(x)} images; accepted is int64 with "
-            "one class for each image, and at least one image"
-        )
-    present = y.unique().tolist()
-    missing = sorted(set(range(max(present) + 1)) - set(present))
-    if missing or present[0] < 0:
-        lacking = f" and no image of {missing}" if missing else ""
-        raise ValueError(
-            f"y has classes {present[0]} to {present[-1]}{lacking}; accepted are classes from 0 on "
-            "with at least one image each"
-        )
-    return len(present)
-
-
-def noise(
-    image: Sequence[int], classes: int, per_class: int, generator: torch.Generator, **kind
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return normal images, each divided by its norm as in the released code, and classes."""
-    per_class = checked_integer(per_class, "per_class", 1, 2**31 - 1)
-    shape = classes * per_class, *image
-    images = torch.randn(shape, generator=generator, device=generator.device, **kind)
-    norms = images.flatten(1).norm(dim=1).view(-1, *[1] * len(image))
-    own = torch.arange(classes, device=generator.device).repeat_interleave(per_class)
-    return images / norms, own
-
-
-def real_images(
-    x: torch.Tensor, y: torch.Tensor, per_class: int, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `per_class` real images of each class without repetition, and their classes."""
-    return _of_each_class(x, y, per_class, lambda own: own[rng.permutation(len(own))[:per_class]])
-
-
-def k_means(
-    x: torch.Tensor, y: torch.Tensor, per_class: int, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the centres of k-means in each class; for one image a class, the class means."""
-    from sklearn.cluster import KMeans
-
-    def centres(own):
-        fitted = KMeans(per_class, n_init=4, random_state=int(rng.integers(2**31)))
-        found = fitted.fit(own.flatten(1).double().cpu().numpy()).cluster_centers_
-        return torch.from_numpy(found).to(own).view(-1, *own.shape[1:])
-
-    return _of_each_class(x, y, per_class, centres)
-
-
-def herding(x: torch.Tensor, y: torch.Tensor, per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images of each class whose mean follows that of the class, one after another.
-
-    Herding (Welling 2009) in pixels: the next image is the one that brings the mean of the chosen
-    ones closest to the mean of the class.
-    """
-
-    def chosen(own):
-        flat = own.flatten(1)
-        mean, total, left = flat.mean(0), torch.zeros_like(flat[0]), list(range(len(flat)))
-        picked = []
-        for size in range(1, per_class + 1):
-            gaps = ((total + flat[left]) / size - mean).square().sum(1)
-            picked.append(left.pop(int(gaps.argmin())))
-            total = total + flat[picked[-1]]
-        return own[picked]
-
-    return _of_each_class(x, y, per_class, chosen)
-
-
-def _of_each_class(x, y, per_class, choose):
-    """Return what `choose` makes of the images of each class, and the classes."""
-    per_class = checked_integer(per_class, "per_class", 1, 2**31 - 1)
-    classes = count_classes(x, y)
-    sizes = torch.bincount(y, minlength=classes)
-    if per_class > int(sizes.min()):
-        smallest = int(sizes.argmin())
-        raise ValueError(
-            f"per_class is {per_class}, and class {smallest} has {int(sizes.min())} images; "
-            "accepted is at most the size of the smallest class"
-        )
-    images = torch.cat([choose(x[y == c]) for c in range(classes)])
-    return images, torch.arange(classes, device=x.device).repeat_interleave(per_class)
 
 
 def _check_outputs(network: FlatNetwork, x: torch.Tensor, count: int) -> None:
@@ -688,67 +427,3 @@ def _checked_rates(rates: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
             f"{len(images)} images"
         )
     return rates
-
-
-# Evaluation
-
-
-def train(
-    network: FlatNetwork,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    thetas: torch.Tensor,
-    optimiser: Optimiser,
-    checkpoints: Sequence[int],
-    *,
-    batch: Callable | None = None,
-) -> list[torch.Tensor]:
-    """Train many networks at once, and return their parameters after some numbers of steps.
-
-    Parameters
-    ----------
-    images : [n, ...], or [V, n, ...] for a set of its own for each network
-    labels : float [n, classes] or [V, n, classes]
-        Targets of the cross-entropy, one-hot or learned.
-    thetas : [V, P]
-        Where the networks start.
-    checkpoints : sequence of int
-        Numbers of steps, increasing.
-    batch : callable, optional
-        `batch((images, labels), step)`; see `inner_batches`. For one set, not for many.
-
-    Returns
-    -------
-    list of torch.Tensor
-        Parameters [V, P] at each checkpoint.
-    """
-    own = labels.ndim == 3
-    if own and len(images) != len(thetas):
-        raise ValueError(
-            f"images hold {len(images)} sets and thetas {len(thetas)} networks; accepted is one "
-            "set for each network, or one for all"
-        )
-    if own and batch is not None:
-        raise ValueError("batch is given for a set for each network; accepted is one set for all")
-    if list(checkpoints) != sorted(set(checkpoints)) or min(checkpoints, default=0) < 1:
-        raise ValueError(f"checkpoints are {checkpoints}; accepted are increasing steps from 1 on")
-    loss = _loss_of_many(network, own)
-    state, found = start(thetas, optimiser), []
-    for stop in checkpoints:
-        state = advance(loss, (images, labels), state, optimiser, stop - state.step, batch=batch)
-        found.append(state.theta)
-    return found
-
-
-@torch.no_grad()
-def accuracies(
-    network: FlatNetwork, thetas: torch.Tensor, x: torch.Tensor, y: torch.Tensor, chunk: int = 500
-) -> torch.Tensor:
-    """Return the share of right answers of each network, float64 [V]."""
-    if not len(y) or len(x) != len(y):
-        raise ValueError(f"x has {len(x)} images and y {len(y)} classes; accepted is one for each")
-    right = torch.zeros(len(thetas), dtype=torch.float64)
-    logits = torch.func.vmap(network, in_dims=(0, None))
-    for images, classes in zip(x.split(chunk), y.split(chunk), strict=True):
-        right += (logits(thetas, images).argmax(2) == classes).double().sum(1).cpu()
-    return right / len(y)

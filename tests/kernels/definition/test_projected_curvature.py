@@ -13,14 +13,13 @@ from torch.utils._pytree import tree_leaves
 
 from kempe_nb import projected_curvature, which
 from kempe_nb.dispatch import ImplementationUnavailable
-from kempe_nb.kernels import projected_curvature as module
-from kempe_nb.kernels.projected_curvature import (
-    IMPLEMENTATIONS,
+from kempe_nb.kernels.projected_curvature import IMPLEMENTATIONS, contraction, general
+from kempe_nb.kernels.projected_curvature.directions import sparse_directions
+from kempe_nb.kernels.projected_curvature.matrix import (
     SymmetricMatrix,
     full_space_ratio,
     noise_floor,
     noise_floor_of_fraction,
-    sparse_directions,
 )
 
 ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Identity]
@@ -133,9 +132,9 @@ def test_both_implementations_agree_on_any_perceptron(hidden, classes, samples, 
 def test_parts_of_any_size(monkeypatch, block):
     model, data = perceptron(4, 8, 7, 3), draw(50, 4, 3)
     directions = sparse_directions(size_of(model), 6, dtype=torch.float64)
-    monkeypatch.setattr(module, "TANGENT_BYTES", {False: block})
-    monkeypatch.setattr(module, "PRODUCT_BYTES", {False: block})
-    monkeypatch.setattr(module, "SAMPLES", 7)
+    monkeypatch.setattr(contraction, "TANGENT_BYTES", {False: block})
+    monkeypatch.setattr(general, "PRODUCT_BYTES", {False: block})
+    monkeypatch.setattr(general, "SAMPLES", 7)
     for impl in IMPLEMENTATIONS:
         found = projected_curvature(model, F.cross_entropy, data, directions, impl=impl)
         assert_exact(found, model, data, directions)

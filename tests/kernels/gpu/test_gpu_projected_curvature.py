@@ -5,11 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.kernels.projected_curvature import (
-    IMPLEMENTATIONS,
-    projected_curvature,
-    sparse_directions,
-)
+from kempe_nb.kernels.projected_curvature import IMPLEMENTATIONS, projected_curvature
+from kempe_nb.kernels.projected_curvature.directions import sparse_directions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
