@@ -9,13 +9,8 @@ from torch.nn import functional as F
 
 from benchmarks.peers import meta_gradients as peers
 from benchmarks.registry import Case, Implementation, Operation, Sizes, cpp_obstacle
-from kempe_nb.methods.unrolled import (
-    SGD,
-    Adam,
-    Loss,
-    meta_gradient,
-    meta_gradient_by_autograd,
-)
+from kempe_nb.methods.optimisers import SGD, Adam
+from kempe_nb.methods.unrolled import Loss, meta_gradient, meta_gradient_by_autograd
 from kempe_nb.networks.convnet import convnet
 from kempe_nb.networks.flat import FlatNetwork
 

@@ -106,7 +106,7 @@ def resampling_chain(
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import resampling_chain as device_code
 
-        total, (alive, survivors, tokens) = device_code.run(law, ratios, keys)
+        total, (alive, survivors, tokens) = device_code.run(law, ratios, keys, MASS_SCALE)
     else:
         host = law.detach().cpu().to(torch.float64).contiguous().numpy()
         stats = np.zeros((3, len(keys), generations), dtype=np.int64)

@@ -24,14 +24,9 @@ from torch.nn import functional as F
 from kempe_nb.checks import checked_integer, checked_positive, common_device, keep_checked
 from kempe_nb.methods.augmentation import flip_or_rotate, inner_batches
 from kempe_nb.methods.coresets import count_classes
+from kempe_nb.methods.optimisers import Adam, Optimiser
 from kempe_nb.methods.truncation import Truncation
-from kempe_nb.methods.unrolled import (
-    Adam,
-    Loss,
-    MetaGradient,
-    Optimiser,
-    meta_gradient,
-)
+from kempe_nb.methods.unrolled import Loss, MetaGradient, meta_gradient
 from kempe_nb.networks.flat import FlatNetwork
 
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.methods.unrolled import Loss, Optimiser, advance, start
+from kempe_nb.methods.optimisers import Optimiser
+from kempe_nb.methods.unrolled import Loss, advance, start
 from kempe_nb.networks.flat import FlatNetwork
 
 

@@ -22,22 +22,15 @@ price is that each step of the window is computed once more. (Derived here: it i
 differentiation with the optimiser taken out of the graph.)
 """
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
-from kempe_nb.checks import (
-    checked_fraction,
-    checked_integer,
-    checked_not_negative,
-    checked_positive,
-)
+from kempe_nb.checks import checked_integer
+from kempe_nb.methods.optimisers import Optimiser, Tensors
 from kempe_nb.methods.traced import Traced
 
-Tensors = tuple[torch.Tensor, ...]
 #: batch(synthetic, step) returns the data of inner step 0, 1, ...: a differentiable function of the
 #: synthetic data. It is called twice for a step of the window, and must choose the same again.
 Batch = Callable[[Tensors, int], Tensors]
@@ -107,116 +100,6 @@ class LossOn(NamedTuple):
     def value_and_gradient(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss and its derivative in theta."""
         return self.loss.value_and_gradient(theta, *self.data)
-
-
-class Optimiser(Protocol):
-    """An element-wise update and its pullback; steps count from 1."""
-
-    slots: int
-
-    def step(
-        self, theta: torch.Tensor, slots: Tensors, gradient: torch.Tensor, step: int
-    ) -> tuple[torch.Tensor, Tensors]:
-        """Return theta and the carried vectors after the update."""
-
-    def pullback(
-        self,
-        after: Tensors,
-        gradient: torch.Tensor,
-        step: int,
-        of_theta: torch.Tensor,
-        of_slots: Tensors,
-    ) -> tuple[torch.Tensor, Tensors, torch.Tensor]:
-        """Return what comes back for theta, the carried vectors and the gradient."""
-
-
-@dataclass(frozen=True)
-class SGD:
-    """Gradient descent with momentum and weight decay, as `torch.optim.SGD` without dampening.
-
-    b' = momentum b + g + weight_decay theta,  theta' = theta - lr b'.
-    """
-
-    lr: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-
-    def __post_init__(self):
-        checked_positive(self.lr, "lr")
-        checked_fraction(self.momentum, "momentum")
-        checked_not_negative(self.weight_decay, "weight_decay")
-
-    @property
-    def slots(self) -> int:
-        """Vectors that are carried along: one with momentum, else none."""
-        return int(self.momentum > 0)
-
-    def step(self, theta, slots, gradient, step):
-        """Return theta and the velocity after the update."""
-        if self.weight_decay:
-            gradient = torch.add(gradient, theta, alpha=self.weight_decay)
-        velocity = torch.add(gradient, slots[0], alpha=self.momentum) if slots else gradient
-        return torch.add(theta, velocity, alpha=-self.lr), (velocity,) * self.slots
-
-    def pullback(self, after, gradient, step, of_theta, of_slots):
-        """Return what comes back; the update is linear."""
-        back = of_theta * -self.lr
-        if of_slots:
-            back += of_slots[0]
-            of_slots = (self.momentum * back,)
-        if self.weight_decay:
-            of_theta = torch.add(of_theta, back, alpha=self.weight_decay)
-        return of_theta, of_slots, back
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam as `torch.optim.Adam` computes it (Kingma and Ba, arXiv 1412.6980).
-
-    m' = b1 m + (1 - b1) g,  v' = b2 v + (1 - b2) g^2,
-    theta' = theta - lr (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps).
-
-    Where v' is zero the root has no derivative; g has been zero in all steps there, and the update
-    is differentiated through m' alone, which is the derivative of theta' in g.
-    """
-
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-
-    slots = 2
-
-    def __post_init__(self):
-        checked_positive(self.lr, "lr")
-        checked_positive(self.eps, "eps")
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise ValueError(f"betas is {self.betas!r}; accepted is a tuple of two numbers")
-        for name, beta in zip(("betas[0]", "betas[1]"), self.betas, strict=True):
-            checked_fraction(beta, name)
-
-    def step(self, theta, slots, gradient, step):
-        """Return theta, m and v after the update."""
-        (first, second), (m, v) = self.betas, slots
-        m = torch.lerp(m, gradient, 1 - first)
-        v = torch.addcmul(v * second, gradient, gradient, value=1 - second)
-        root = _root(v) / math.sqrt(1 - second**step)
-        return torch.addcdiv(theta, m, root + self.eps, value=-self._rate(step)), (m, v)
-
-    def pullback(self, after, gradient, step, of_theta, of_slots):
-        """Return what comes back for theta, (m, v) and the gradient."""
-        (first, second), (m, v) = self.betas, after
-        correction = 1 - second**step
-        root = (v / correction).sqrt_()
-        share = (of_theta / (root + self.eps)).mul_(-self._rate(step))
-        of_m = share + of_slots[0]
-        # d root / d v' = 1 / (2 root (1 - b2^t)).
-        slope = (m / (root + self.eps)).div_(root).masked_fill_(root == 0, 0.0)
-        of_v = torch.addcmul(of_slots[1], share, slope, value=-0.5 / correction)
-        back = torch.addcmul(of_m * (1 - first), gradient, of_v, value=2 * (1 - second))
-        return of_theta, (of_m * first, of_v * second), back
-
-    def _rate(self, step: int) -> float:
-        return self.lr / (1 - self.betas[0] ** step)
 
 
 class State(NamedTuple):
@@ -426,14 +309,6 @@ def checked_window(unroll: object, window: object) -> tuple[int, int]:
     return unroll, window
 
 
-def _root(v: torch.Tensor) -> torch.Tensor:
-    """Return the square root, with the derivative zero at zero where autograd would say NaN."""
-    if not (torch.is_grad_enabled() and v.requires_grad):
-        return v.sqrt()
-    zero = v == 0
-    return v.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
-
-
 def _check(inner, outer, synthetic: object, theta: torch.Tensor, optimiser: object) -> None:
     if not isinstance(inner, Loss):
         raise TypeError(f"inner is a {type(inner).__name__}; accepted is a Loss")
@@ -442,8 +317,8 @@ def _check(inner, outer, synthetic: object, theta: torch.Tensor, optimiser: obje
     if not all(hasattr(optimiser, name) for name in ("slots", "step", "pullback")):
         raise TypeError(
             f"optimiser is a {type(optimiser).__name__}, whose update cannot be differentiated "
-            "here; accepted are SGD and Adam of kempe_nb.methods.unrolled, or what has slots, step "
-            "and pullback as they do"
+            "here; accepted are SGD and Adam of kempe_nb.methods.optimisers, or what has slots, "
+            "step and pullback as they do"
         )
     tensors = isinstance(synthetic, tuple) and all(isinstance(d, torch.Tensor) for d in synthetic)
     if not (tensors and any(each.is_floating_point() for each in synthetic)):

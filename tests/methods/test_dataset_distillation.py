@@ -13,8 +13,9 @@ from kempe_nb.methods.augmentation import flip_or_rotate, inner_batches
 from kempe_nb.methods.coresets import count_classes, herding, k_means, noise, real_images
 from kempe_nb.methods.dataset_distillation import Distillation, Settings
 from kempe_nb.methods.ensembles import accuracies, train
+from kempe_nb.methods.optimisers import SGD, Adam
 from kempe_nb.methods.truncation import Truncation
-from kempe_nb.methods.unrolled import SGD, Adam, meta_gradient_by_autograd
+from kempe_nb.methods.unrolled import meta_gradient_by_autograd
 from kempe_nb.methods.whitening import ZCA
 from kempe_nb.networks.convnet import convnet
 from kempe_nb.networks.flat import FlatNetwork

@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from kempe_nb.methods import unrolled
+from kempe_nb.methods.optimisers import SGD, Adam
 from kempe_nb.methods.unrolled import (
-    SGD,
-    Adam,
     Loss,
     adjoint_steps,
     advance,

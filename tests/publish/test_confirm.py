@@ -18,6 +18,7 @@ from kempe_nb.publish.checkout import commit
 from kempe_nb.publish.project import UsageError
 from kempe_nb.publish.stage import stored_runs
 from kempe_nb.publish.staleness import computing
+from kempe_nb.publish.sweep_file import write_file
 
 PARAMETERS = 'profile = "cpu"\nseed = 0\nrate = 1.0'
 KEEP = 'results.keep("laws", error=[seed / 3, rate])'
@@ -203,7 +204,7 @@ def stored(project, lesson):
             }
             for i in range(len(sweep.runs))
         ]
-        sweeps._write_file(sweep, entries, code)
+        write_file(sweep, entries, code)
         return sweep.file
 
     lesson(KEEP)

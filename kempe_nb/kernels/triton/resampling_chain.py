@@ -14,7 +14,6 @@ import triton.language as tl
 
 from kempe_nb.kernels.philox import Purpose
 from kempe_nb.kernels.poisson import stirling_table, table_thresholds
-from kempe_nb.kernels.resampling_chain import MASS_SCALE
 from kempe_nb.kernels.triton.poisson import poisson
 
 #: One warp with one atom for each lane: a program runs until its last atom is dead, so the fewer
@@ -67,10 +66,10 @@ def round_to_even(x):
 
 
 def run(
-    law: torch.Tensor, ratios: np.ndarray, keys: np.ndarray
+    law: torch.Tensor, ratios: np.ndarray, keys: np.ndarray, mass_scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mass of the law and [living mass, survivors, tokens], int64 [3, S, G]."""
-    total = torch.round(law.to(torch.float64) * MASS_SCALE).to(torch.int64).sum()
+    total = torch.round(law.to(torch.float64) * mass_scale).to(torch.int64).sum()
     sums = torch.zeros((3, len(keys), len(ratios)), dtype=torch.int64, device=law.device)
     if not law.numel() or not sums.numel():
         return total, sums
