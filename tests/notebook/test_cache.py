@@ -61,11 +61,9 @@ def folder(tmp_path, monkeypatch):
 def package(tmp_path, monkeypatch):
     """A small package in place of the real one."""
     home = tmp_path / "kempe_nb"
-    for file in ("kernels/op.py", "networks/deep.py", "notebook/profile.py", "notebook/figures.py"):
+    names = ("kernels/op.py", "networks/deep.py", "notebook/profile.py", "notebook/figures.py")
+    for file in (*names, "data/digits.py", "dispatch.py", "__main__.py"):
         (home / file).parent.mkdir(parents=True, exist_ok=True)
-        (home / file).write_text("x = 1\n")
-    (home / "notebook" / "data").mkdir()
-    for file in ("notebook/data/digits.py", "dispatch.py", "__main__.py"):
         (home / file).write_text("x = 1\n")
     monkeypatch.setattr(cache, "_package", lambda: home)
     return home
@@ -116,7 +114,7 @@ def test_two_functions_of_one_name_in_two_modules_never_share(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "file",
     [
-        *("kernels/op.py", "networks/deep.py", "notebook/profile.py", "notebook/data/digits.py"),
+        *("kernels/op.py", "networks/deep.py", "notebook/profile.py", "data/digits.py"),
         *("dispatch.py", "methods/new.py"),
     ],
 )
