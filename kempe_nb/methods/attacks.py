@@ -19,7 +19,6 @@ the direction of the gradient only. For a model that treats each image by itself
 evaluation mode, ascending m is the same attack, and m does not saturate.
 """
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,6 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from kempe_nb.networks.modes import evaluating
 
 NORMS = ("linf", "l2")
 #: A loss: logits [N, K] and labels [N] to one number for each image [N], large where an attack on
@@ -240,20 +241,6 @@ def sign_noise(
     """
     coin = torch.rand(images.shape, generator=generator, device=images.device) < 0.5
     return (images + torch.where(coin, epsilon, -epsilon)).clamp(*bounds).to(images.dtype)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a module and all its parts in evaluation mode in a `with` block; then as they were."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [part.training for part in parts]
-    for part in parts:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
 
 
 def check(

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from kempe_nb.checks import checked_choice
 from kempe_nb.methods import attacks
 from kempe_nb.methods.neural_collapse import nearest_centre, neural_collapse_metrics
+from kempe_nb.networks.modes import evaluating
 from kempe_nb.networks.perceptron import perceptron_bn
 from kempe_nb.networks.resnet import preact_resnet18
 from kempe_nb.networks.vgg import vgg11_bn
@@ -73,7 +74,7 @@ def adversarial(model, images, labels, attack):
 
 def trades(model, images, labels, attack, beta=6.0):
     """TRADES: cross-entropy, and beta times the KL divergence to attacked images."""
-    with attacks.evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         answers = model(images).log_softmax(1)
     # It attacks the difference to these answers; the labels play no part in it.
     hit = attack(model, images, labels, loss=divergence_from(answers))

@@ -13,6 +13,7 @@ from kempe_nb import Traffic
 from kempe_nb.data.torchvision_import import import_torchvision
 from kempe_nb.methods import attacks
 from kempe_nb.methods.attacks import fgsm, margin, pgd, sign_noise, worst_case
+from kempe_nb.networks.modes import evaluating
 
 WIDTH = 128
 
@@ -40,7 +41,7 @@ def trained():
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
     optimizer.zero_grad()
-    with torch.no_grad(), attacks.evaluating(model):
+    with torch.no_grad(), evaluating(model):
         assert (model(images).argmax(1) == labels).float().mean() > 0.9
     return model, images, labels
 
@@ -76,7 +77,7 @@ def test_logits_and_verdicts_belong_to_the_images(trained, norm):
     model, images, labels = trained
     for how in ({}, {"keep": "last"}, {"restarts": 3, "loss": margin}, {"targeted": True}):
         found = pgd(model, images, labels, 0.2, norm=norm, **how)
-        with attacks.evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             logits = model(found.images)
         torch.testing.assert_close(found.logits, logits)
         right = logits.argmax(1) == labels
@@ -399,7 +400,7 @@ def test_the_worst_case_is_no_better_than_its_parts(trained, norm):
     how = {"step": 0.02, "decay": True, "restarts": 2, "generator": rng, **settings}
     assert (found.fooled >= pgd(model, images, labels, 0.04, **how).fooled).all()
     assert (length(found.images - images, norm) <= 0.04 * (1 + 1e-5) + 1e-7).all()
-    with attacks.evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         assert torch.equal(model(found.images).argmax(1) != labels, found.fooled)
 
 

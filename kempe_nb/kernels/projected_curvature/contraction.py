@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.kernels.projected_curvature.directions import csr
+from kempe_nb.kernels.projected_curvature.directions import csr_tensor
 from kempe_nb.kernels.projected_curvature.matrix import Sums
 from kempe_nb.kernels.softmax_hessian import probabilities_and_deviations
 
@@ -232,8 +232,8 @@ def _share_of_weight(directions, start: int, shape) -> tuple[torch.Tensor, torch
     (place, column), values = own.indices(), own.values()
     o, i = place // into, place % into
     return (
-        csr(o * count + column, i, values, (out * count, into)),
-        csr(i * count + column, o, values, (into * count, out)),
+        csr_tensor(o * count + column, i, values, (out * count, into)),
+        csr_tensor(i * count + column, o, values, (into * count, out)),
     )
 
 

@@ -44,15 +44,15 @@ def sparse_directions(
     lengths = torch.tensor([len(own) for own in rows])
     columns = torch.repeat_interleave(torch.arange(count), lengths)
     indices = torch.stack([torch.cat(rows), columns])
-    return coo(indices, torch.cat(signs), (size, count)).coalesce().to(device)
+    return coo_tensor(indices, torch.cat(signs), (size, count)).coalesce().to(device)
 
 
-def coo(indices: torch.Tensor, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def coo_tensor(indices: torch.Tensor, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
 
 
-def csr(rows, columns, values, shape) -> torch.Tensor:
+def csr_tensor(rows, columns, values, shape) -> torch.Tensor:
     with warnings.catch_warnings():
         # PyTorch tells once in a process that CSR tensors may change.
         warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-        return coo(torch.stack([rows, columns]), values, shape).to_sparse_csr()
+        return coo_tensor(torch.stack([rows, columns]), values, shape).to_sparse_csr()
