@@ -28,15 +28,14 @@ from pathlib import Path
 
 from kempe_nb.notebook import cache, record, results
 from kempe_nb.publish.checkout import commit, without_git, write_atomically
-from kempe_nb.publish.project import (
-    Project,
-    UsageError,
-    chapter_of,
-    declared_parameters,
-    read_notebook,
+from kempe_nb.publish.project import Project, UsageError, chapter_of
+from kempe_nb.publish.staleness import (
+    code_hashes,
+    code_of_table,
+    provenance,
+    stale_reason,
+    stored_files,
 )
-from kempe_nb.publish.select import selected_cells
-from kempe_nb.publish.staleness import cells_hash, code_hashes
 from kempe_nb.publish.sweep import (
     RESULTS,
     Sweep,
@@ -51,49 +50,6 @@ Row = dict[str, str]
 
 class NotConfirmed(RuntimeError):
     """A row came out otherwise, or cannot be computed again; the message says which."""
-
-
-def stored_files(project: Project) -> list[Path]:
-    """Return the stored files of all chapters."""
-    return sorted((project.book / "chapters").glob("*/results/*.csv"))
-
-
-def stale_reason(project: Project, file: Path, present: Mapping[str, str] | None = None) -> str:
-    """Return why a stored file may no longer be what its code would give, or an empty string.
-
-    `present` are the hashes of the present code, for a caller that asks about many files.
-    """
-    told = provenance(file)
-    source = project.notebooks().get(told["notebook"])
-    if source is None:
-        return f"the notebook {told['notebook']} is gone"
-    try:
-        code = code_of_table(source, told["table"], told["grid"])
-    except UsageError as error:
-        return str(error)
-    if code != told["code"]:
-        return "the cells that made it have changed"
-    present = code_hashes() if present is None else present
-    changed = [name for name, digest in told["modules"].items() if present.get(name) != digest]
-    return f"{', '.join(changed)} changed" if changed else ""
-
-
-def provenance(file: Path) -> dict:
-    """Return what is told of a stored file, or refuse what an older version of kempe_nb told."""
-    _, told = results.read_pair(file)
-    missing = {"notebook", "table", "profile", "grid", "commit", "code", "modules"} - set(told)
-    if missing:
-        raise results.ResultsError(
-            f"{file.with_suffix('.json')} does not tell {', '.join(sorted(missing))}; make the "
-            "file again with python -m kempe_nb sweep"
-        )
-    return told
-
-
-def code_of_table(source: Path, table: str, grid: Mapping) -> str:
-    """Return the hash of the present cells of a table."""
-    cells = selected_cells(read_notebook(source), table, source)
-    return cells_hash(cells, declared_parameters(source), grid)
 
 
 def stored_sweep(project: Project, file: Path) -> Sweep:

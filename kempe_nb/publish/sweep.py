@@ -27,16 +27,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import cache
 from kempe_nb.publish.checkout import commit, write_atomically
+from kempe_nb.publish.environment import environment
 from kempe_nb.publish.execute import papermill_run, read_facts, refuse_another_kernel
-from kempe_nb.publish.project import (
-    Project,
-    UsageError,
-    chapter_of,
-    checked_parameters,
-    declared_parameters,
-    environment,
-    read_notebook,
-)
+from kempe_nb.publish.parameters import checked_parameters, declared_parameters
+from kempe_nb.publish.project import Project, UsageError, chapter_of, read_notebook
 from kempe_nb.publish.select import cut_notebook, selected_cells, tables_of
 from kempe_nb.publish.staleness import cells_hash, code_hashes, computing, versions
 from kempe_nb.publish.sweep_file import told, write_file

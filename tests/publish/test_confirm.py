@@ -17,7 +17,7 @@ from kempe_nb.publish import confirm, sweep as sweeps
 from kempe_nb.publish.checkout import commit
 from kempe_nb.publish.project import UsageError
 from kempe_nb.publish.stage import stored_runs
-from kempe_nb.publish.staleness import computing
+from kempe_nb.publish.staleness import code_of_table, computing, stale_reason
 from kempe_nb.publish.sweep_file import write_file
 
 PARAMETERS = 'profile = "cpu"\nseed = 0\nrate = 1.0'
@@ -110,7 +110,7 @@ def test_code_that_computes_the_same_is_confirmed_by_one_row(
                 "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             }
         ]
-        assert confirm.stale_reason(project, table(project, name)) == ""
+        assert stale_reason(project, table(project, name)) == ""
     assert stored_runs(project)["paper/laws"]["stale"] == ""
     for name in ("GIT_DIR", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name)
@@ -136,7 +136,7 @@ def test_code_that_computes_something_else_makes_all_rows_again(
     assert "in 1 of 2 columns, first error[0]; all rows are made again" in out
     assert sorted(runs()) == ["2", "2", "2", "3"] and "confirmed" not in told(project)
     assert results.stored("paper/laws")["error"][:, 0].tolist() == [2 / 3 + 1e-15, 1 + 1e-15]
-    assert confirm.stale_reason(project, table(project)) == ""
+    assert stale_reason(project, table(project)) == ""
     assert no_worktree_is_left(project, git)
 
 
@@ -193,7 +193,7 @@ def stored(project, lesson):
         sweep = sweeps.plan_sweep(
             project, "paper/1_laws", "laws", grid or {"seed": "2:4"}, profile=profile, name=name
         )
-        code = confirm.code_of_table(sweep.source, "laws", sweep.grid)
+        code = code_of_table(sweep.source, "laws", sweep.grid)
         known = confirm.code_hashes()
         entries = [
             {
@@ -319,7 +319,7 @@ def test_a_confirmed_table_depends_on_the_modules_of_now(project, lesson, stored
     stored("laws", "aaa", modules=[before, "kempe_nb.methods.gone"])
     rows["aaa"] = {"error": 0.5}
     rows.modules = {after: known[after]}
-    assert confirm.stale_reason(project, table(project)) == "kempe_nb.methods.gone changed"
+    assert stale_reason(project, table(project)) == "kempe_nb.methods.gone changed"
     lesson(SAME)
     assert main(["results"]) == 0
     assert told(project)["modules"] == {before: known[before], after: known[after]}
@@ -395,7 +395,7 @@ def test_a_change_while_rows_run_is_a_change(project, lesson, stored, rows, monk
     monkeypatch.setattr(confirm, "row_of_commit", edit)
     lesson(SAME)
     assert main(["results"]) == 0
-    assert confirm.stale_reason(project, table(project)) == "the cells that made it have changed"
+    assert stale_reason(project, table(project)) == "the cells that made it have changed"
 
 
 @pytest.mark.parametrize("name", ["../../victim", "", ".", "HEAD"])
