@@ -373,6 +373,20 @@ def test_a_table_of_an_older_version_says_what_it_lacks(project, stored, capfd):
     assert "laws.json does not tell notebook; make the file again" in capfd.readouterr().out
 
 
+def test_the_clock_decides_about_nothing(project, lesson, stored, rows, capfd):
+    stored("laws", "aaa")
+    rows["aaa"] = {"error": 0.5, "seconds[0,1]": 1.25}
+    rows["now"] = {"error": 0.5, "seconds[0,1]": 1.5}
+    lesson(SAME)
+    assert main(["results"]) == 0 and rows.remade == []
+    rows["aaa"]["seconds_left"] = 1.0
+    lesson(KEEP + "\n")
+    lesson(OTHER)
+    assert main(["results"]) == 0
+    assert "another one at commit aaa and now, in 1 of" in capfd.readouterr().out
+    assert rows.remade == ["laws"]
+
+
 def test_a_torn_table_costs_the_others_nothing(project, lesson, stored, rows, capfd):
     torn, sound = stored("laws_torn", "aaa"), stored("laws", "aaa")
     torn.write_text(torn.read_text() + "0,0\n")
