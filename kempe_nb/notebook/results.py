@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kempe_nb.notebook import record
+from kempe_nb.notebook.table_text import columns, plain, typed
 
 #: With fewer, Student's law accepts nearly everything at the levels of a page.
 FEWEST_RUNS = 10
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_COLUMN = re.compile(r"([A-Za-z_]\w*)(?:\[([\d,]+)\])?")
 
 
 class ResultsError(RuntimeError):
@@ -124,7 +124,7 @@ def stored(name: str, folder: Path | None = None) -> Stored:
     content, provenance = read_pair(place)
     record.note("stored", record.fact("stored", {}) | {name: provenance["sha256"]})
     rows = list(csv.reader(io.StringIO(content.decode("utf-8"))))
-    return Stored(name, _columns(rows[0], rows[1:]), provenance)
+    return Stored(name, columns(rows[0], rows[1:]), provenance)
 
 
 def chapters_folder() -> Path:
@@ -402,7 +402,7 @@ def _flattened(name: str, value) -> dict[str, float | int | str]:
     if isinstance(value, str):
         if not value.isprintable():
             raise ValueError(f"{name} is {value!r}; accepted are words without line breaks")
-        if _typed([value]).dtype.kind != "U":
+        if typed([value]).dtype.kind != "U":
             raise ValueError(f"{name} is {value!r}, which would be read as a number; add a letter")
         return {name: value}
     try:
@@ -417,44 +417,8 @@ def _flattened(name: str, value) -> dict[str, float | int | str]:
             "them"
         )
     if numbers.ndim == 0:
-        return {name: _plain(numbers)}
+        return {name: plain(numbers)}
     return {
-        f"{name}[{','.join(map(str, index))}]": _plain(number)
+        f"{name}[{','.join(map(str, index))}]": plain(number)
         for index, number in np.ndenumerate(numbers)
     }
-
-
-def _plain(number) -> float | int:
-    """Return a number of Python that its text gives back exactly."""
-    kind = np.asarray(number).dtype.kind
-    return float(number) if kind == "f" else int(number)
-
-
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-    """Return the columns of a file, those of an array put together again."""
-    parts: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
-    for position, text in enumerate(head):
-        name, index = _COLUMN.fullmatch(text).groups()
-        key = tuple(map(int, index.split(","))) if index else ()
-        parts.setdefault(name, {})[key] = _typed([row[position] for row in rows])
-    return {name: _assembled(entries) for name, entries in parts.items()}
-
-
-def _assembled(entries: Mapping[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    if () in entries:
-        return entries[()]
-    shape = tuple(1 + max(axis) for axis in zip(*entries, strict=True))
-    runs = next(iter(entries.values()))
-    whole = np.empty((len(runs), *shape), np.result_type(*entries.values()))
-    for index, column in entries.items():
-        whole[(slice(None), *index)] = column
-    return whole
-
-
-def _typed(texts: Sequence[str]) -> np.ndarray:
-    for kind in (np.int64, np.float64):
-        try:
-            return np.array([kind(text) for text in texts])
-        except ValueError:
-            continue
-    return np.array(texts)

@@ -21,12 +21,24 @@ def accept(task: Task) -> int:
     kept = 0
     for cell, ran in zip(code_cells(source), code_cells(executed), strict=True):
         claim = is_claim_cell(cell)
-        cell.outputs = ran.outputs if claim else []
+        cell.outputs = joined(ran.outputs) if claim else []
         # A constant count: nbval skips a cell without one, and a true one would change all over.
         cell.execution_count = 1 if claim else None
         kept += claim
     write_atomically(task.source, (nbformat.writes(source) + "\n").encode())
     return kept
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return outputs with the parts of a stream joined: a busy machine may cut a text in two."""
+    found: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        before = found[-1] if found else {}
+        if output.output_type == "stream" and output.name == before.get("name"):
+            output = nbformat.from_dict({**before, "text": before["text"] + output.text})
+            found.pop()
+        found.append(output)
+    return found
 
 
 def is_claim_cell(cell: nbformat.NotebookNode) -> bool:

@@ -29,12 +29,12 @@ from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import record
 from kempe_nb.publish.checkout import commit, write_atomically
+from kempe_nb.publish.environment import environment
+from kempe_nb.publish.parameters import checked_parameters
 from kempe_nb.publish.project import (
     Project,
     UsageError,
-    checked_parameters,
     code_cells,
-    environment,
     first_line,
     read_notebook,
     title_of,

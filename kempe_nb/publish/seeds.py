@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from kempe_nb.publish.checkout import commit, commit_id
 from kempe_nb.publish.execute import Task, is_fresh, plan, read_facts, run
-from kempe_nb.publish.project import Project, UsageError, declared_parameters
+from kempe_nb.publish.parameters import declared_parameters
+from kempe_nb.publish.project import Project, UsageError
 
 
 def unseen_seeds(text: str, count: int) -> list[int]:

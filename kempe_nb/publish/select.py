@@ -13,8 +13,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from kempe_nb.publish.project import UsageError, code_cells, first_line, name_of, tags_of
-from kempe_nb.publish.staleness import parse
+from kempe_nb.publish.project import UsageError, code_cells, first_line, name_of, parse, tags_of
 
 SHARED_TAG = "sweep"
 

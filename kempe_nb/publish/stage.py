@@ -20,7 +20,6 @@ import nbformat
 from kempe_nb.notebook import figures, results
 from kempe_nb.publish.accept import is_claim_cell
 from kempe_nb.publish.checkout import write_if_changed
-from kempe_nb.publish.confirm import stale_reason, stored_files
 from kempe_nb.publish.execute import Task, is_fresh, read_facts
 from kempe_nb.publish.project import (
     Project,
@@ -30,7 +29,7 @@ from kempe_nb.publish.project import (
     read_notebook,
     tags_of,
 )
-from kempe_nb.publish.staleness import code_hashes, literal_texts
+from kempe_nb.publish.staleness import code_hashes, literal_texts, stale_reason, stored_files
 
 #: Folder of the facts beside the pages; the Sphinx extension reads it. It holds a JSON for each
 #: notebook, under the name of its page, and a CSV for each benchmark.

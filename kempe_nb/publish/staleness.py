@@ -24,10 +24,12 @@ from pathlib import Path
 from unicodedata import ucd_3_2_0
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 
 import kempe_nb
-from kempe_nb.publish.project import code_cells
+from kempe_nb.notebook import results
+from kempe_nb.publish.parameters import declared_parameters
+from kempe_nb.publish.project import Project, UsageError, code_cells, parse, read_notebook
+from kempe_nb.publish.select import selected_cells
 
 LIBRARIES = (
     "ipywidgets",
@@ -117,11 +119,6 @@ def dump(node: object) -> str:
         c if c.isascii() or ucd_3_2_0.category(c) != "Cn" else c.encode("unicode_escape").decode()
         for c in repr(node)
     )
-
-
-def parse(source: str) -> ast.Module:
-    """Return the syntax tree of a cell, with IPython's magics turned into calls."""
-    return ast.parse(TransformerManager().transform_cell(source))
 
 
 def literal_texts(source: str) -> list[tuple[str, str]]:
@@ -223,3 +220,46 @@ def _text_keywords(tree: ast.Module) -> Iterator[ast.keyword]:
                 literal = isinstance(keyword.value, ast.Constant)
                 if keyword.arg in TEXT_NAMES and literal and isinstance(keyword.value.value, str):
                     yield keyword
+
+
+def stored_files(project: Project) -> list[Path]:
+    """Return the stored files of all chapters."""
+    return sorted((project.book / "chapters").glob("*/results/*.csv"))
+
+
+def stale_reason(project: Project, file: Path, present: Mapping[str, str] | None = None) -> str:
+    """Return why a stored file may no longer be what its code would give, or an empty string.
+
+    `present` are the hashes of the present code, for a caller that asks about many files.
+    """
+    told = provenance(file)
+    source = project.notebooks().get(told["notebook"])
+    if source is None:
+        return f"the notebook {told['notebook']} is gone"
+    try:
+        code = code_of_table(source, told["table"], told["grid"])
+    except UsageError as error:
+        return str(error)
+    if code != told["code"]:
+        return "the cells that made it have changed"
+    present = code_hashes() if present is None else present
+    changed = [name for name, digest in told["modules"].items() if present.get(name) != digest]
+    return f"{', '.join(changed)} changed" if changed else ""
+
+
+def provenance(file: Path) -> dict:
+    """Return what is told of a stored file, or refuse what an older version of kempe_nb told."""
+    _, told = results.read_pair(file)
+    missing = {"notebook", "table", "profile", "grid", "commit", "code", "modules"} - set(told)
+    if missing:
+        raise results.ResultsError(
+            f"{file.with_suffix('.json')} does not tell {', '.join(sorted(missing))}; make the "
+            "file again with python -m kempe_nb sweep"
+        )
+    return told
+
+
+def code_of_table(source: Path, table: str, grid: Mapping) -> str:
+    """Return the hash of the present cells of a table."""
+    cells = selected_cells(read_notebook(source), table, source)
+    return cells_hash(cells, declared_parameters(source), grid)

@@ -6,14 +6,11 @@ file is written when all runs are there, in the order of the grid, whatever the 
 came back.
 """
 
-import csv
 import hashlib
-import io
 import itertools
 import json
 import os
 import re
-import shlex
 import tempfile
 import threading
 import time
@@ -30,23 +27,16 @@ from papermill.exceptions import PapermillExecutionError
 
 from kempe_nb.notebook import cache
 from kempe_nb.publish.checkout import commit, write_atomically
+from kempe_nb.publish.environment import environment
 from kempe_nb.publish.execute import papermill_run, read_facts, refuse_another_kernel
-from kempe_nb.publish.project import (
-    Project,
-    UsageError,
-    chapter_of,
-    checked_parameters,
-    declared_parameters,
-    environment,
-    read_notebook,
-)
+from kempe_nb.publish.parameters import checked_parameters, declared_parameters
+from kempe_nb.publish.project import Project, UsageError, chapter_of, read_notebook
 from kempe_nb.publish.select import cut_notebook, selected_cells, tables_of
-from kempe_nb.publish.staleness import cells_hash, code_hashes, computing, sha256, versions
+from kempe_nb.publish.staleness import cells_hash, code_hashes, computing, versions
+from kempe_nb.publish.sweep_file import told, write_file
 
 #: A table that was written a minute ago is no part of what a run computes from.
 RESULTS = tuple(f"book/chapters/*/results/*.{end}" for end in ("csv", "json"))
-#: Facts of a run that its provenance tells.
-TOLD = ("device", "cores", "versions", "commit", "date")
 _WORKER_VARIABLES = "distributed.nanny.pre-spawn-environ"
 
 #: Facts of a run travel by an environment variable: one run at a time in each process, whatever the
@@ -244,16 +234,16 @@ def run_sweep(sweep: Sweep, *, scheduler: str | None = None, jobs: int | None = 
             for run, entry, reason in _arrivals(client, sweep, notebook, missing, hashes):
                 if entry is None:
                     good = False
-                    print(f"{_title(sweep)} {_told(run)}: FAILED, {reason}", flush=True)
+                    print(f"{_title(sweep)} {told(run)}: FAILED, {reason}", flush=True)
                     continue
                 entry |= {"code": code, "parameters": dict(run)}
                 write_atomically(_journal_file(sweep, run), json.dumps(entry, indent=1).encode())
                 entries[_key(run)] = entry
-                print(f"{_title(sweep)} {_told(run)}: {entry['seconds']:.0f} s", flush=True)
+                print(f"{_title(sweep)} {told(run)}: {entry['seconds']:.0f} s", flush=True)
     if not good:
         print(f"{_title(sweep)}: the runs that succeeded are kept; start again for the others")
         return False
-    _write_file(sweep, [entries[_key(run)] for run in sweep.runs], code)
+    write_file(sweep, [entries[_key(run)] for run in sweep.runs], code)
     print(f"{_title(sweep)}: {sweep.file.relative_to(sweep.project.root)}", flush=True)
     return True
 
@@ -417,57 +407,5 @@ def _key(run: Mapping) -> str:
     return hashlib.sha256(json.dumps(dict(run), sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _told(run: Mapping) -> str:
-    return " ".join(f"{name}={value}" for name, value in run.items() if name != "profile")
-
-
 def _title(sweep: Sweep) -> str:
     return f"{sweep.chapter}/{sweep.name}"
-
-
-def _write_file(sweep: Sweep, entries: list[dict], code: str) -> None:
-    """Write rows and provenance; the provenance holds the hash of the rows and moves last."""
-    for entry in entries:
-        for name in sweep.grid:
-            if name in entry["row"]:
-                raise UsageError(
-                    f"table {sweep.table!r} keeps {name!r}, which is a parameter of the grid and "
-                    "has a column of its own; accepted is another name"
-                )
-    rows = [
-        {name: run[name] for name in sweep.grid} | entry["row"]
-        for run, entry in zip(sweep.runs, entries, strict=True)
-    ]
-    head = list(rows[0])
-    for run, row in zip(sweep.runs, rows, strict=True):
-        if list(row) != head:
-            other = sorted(set(row) ^ set(head)) or "another order"
-            raise UsageError(f"the run {_told(run)} kept other columns than the first: {other}")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, head, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    content = text.getvalue().encode()
-    modules = {name: digest for entry in entries for name, digest in entry["modules"].items()}
-    provenance = {
-        "notebook": sweep.notebook,
-        "table": sweep.table,
-        "profile": sweep.profile,
-        "grid": dict(sweep.grid),
-        "command": shlex.join(["python", "-m", "kempe_nb", *sweep.arguments()]),
-        "runs": len(rows),
-        "seconds": round(sum(entry["seconds"] for entry in entries), 1),
-        **{fact: _distinct(entry[fact] for entry in entries) for fact in TOLD},
-        "code": code,
-        "modules": dict(sorted(modules.items())),
-        "sha256": sha256(content),
-    }
-    write_atomically(sweep.file, content)
-    write_atomically(
-        sweep.file.with_suffix(".json"), (json.dumps(provenance, indent=1) + "\n").encode()
-    )
-
-
-def _distinct(values: Iterable) -> list:
-    """Return the different values in a fixed order."""
-    return sorted({json.dumps(value, sort_keys=True): value for value in values}.values(), key=repr)

@@ -12,8 +12,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from kempe_nb.publish.accept import is_claim_cell
 from kempe_nb.publish.execute import plan, read_facts
-from kempe_nb.publish.project import KERNELS, Project, chapter_of, code_cells, tags_of
-from kempe_nb.publish.staleness import parse
+from kempe_nb.publish.project import KERNELS, Project, chapter_of, code_cells, parse, tags_of
 
 PROJECT = Project.find(Path(__file__).parent)
 #: Papers that are still one notebook. They keep the rules that they were written by, and are exempt

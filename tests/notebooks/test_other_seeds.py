@@ -13,7 +13,7 @@ import pytest
 from kempe_nb.publish.changed import base_commit, changed_notebooks
 from kempe_nb.publish.checkout import commit_id
 from kempe_nb.publish.execute import plan, read_facts, run
-from kempe_nb.publish.project import declared_parameters
+from kempe_nb.publish.parameters import declared_parameters
 from kempe_nb.publish.seeds import table_of_verdicts, unseen_seeds
 from tests.notebooks.book import LESSONS, NOTEBOOKS, OLD_FORM, PROJECT, each_old_form, facts_of
 

@@ -17,7 +17,8 @@ from kempe_nb.publish import confirm, sweep as sweeps
 from kempe_nb.publish.checkout import commit
 from kempe_nb.publish.project import UsageError
 from kempe_nb.publish.stage import stored_runs
-from kempe_nb.publish.staleness import computing
+from kempe_nb.publish.staleness import code_of_table, computing, stale_reason
+from kempe_nb.publish.sweep_file import write_file
 
 PARAMETERS = 'profile = "cpu"\nseed = 0\nrate = 1.0'
 KEEP = 'results.keep("laws", error=[seed / 3, rate])'
@@ -109,7 +110,7 @@ def test_code_that_computes_the_same_is_confirmed_by_one_row(
                 "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             }
         ]
-        assert confirm.stale_reason(project, table(project, name)) == ""
+        assert stale_reason(project, table(project, name)) == ""
     assert stored_runs(project)["paper/laws"]["stale"] == ""
     for name in ("GIT_DIR", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name)
@@ -135,7 +136,7 @@ def test_code_that_computes_something_else_makes_all_rows_again(
     assert "in 1 of 2 columns, first error[0]; all rows are made again" in out
     assert sorted(runs()) == ["2", "2", "2", "3"] and "confirmed" not in told(project)
     assert results.stored("paper/laws")["error"][:, 0].tolist() == [2 / 3 + 1e-15, 1 + 1e-15]
-    assert confirm.stale_reason(project, table(project)) == ""
+    assert stale_reason(project, table(project)) == ""
     assert no_worktree_is_left(project, git)
 
 
@@ -192,7 +193,7 @@ def stored(project, lesson):
         sweep = sweeps.plan_sweep(
             project, "paper/1_laws", "laws", grid or {"seed": "2:4"}, profile=profile, name=name
         )
-        code = confirm.code_of_table(sweep.source, "laws", sweep.grid)
+        code = code_of_table(sweep.source, "laws", sweep.grid)
         known = confirm.code_hashes()
         entries = [
             {
@@ -203,7 +204,7 @@ def stored(project, lesson):
             }
             for i in range(len(sweep.runs))
         ]
-        sweeps._write_file(sweep, entries, code)
+        write_file(sweep, entries, code)
         return sweep.file
 
     lesson(KEEP)
@@ -318,7 +319,7 @@ def test_a_confirmed_table_depends_on_the_modules_of_now(project, lesson, stored
     stored("laws", "aaa", modules=[before, "kempe_nb.methods.gone"])
     rows["aaa"] = {"error": 0.5}
     rows.modules = {after: known[after]}
-    assert confirm.stale_reason(project, table(project)) == "kempe_nb.methods.gone changed"
+    assert stale_reason(project, table(project)) == "kempe_nb.methods.gone changed"
     lesson(SAME)
     assert main(["results"]) == 0
     assert told(project)["modules"] == {before: known[before], after: known[after]}
@@ -372,6 +373,20 @@ def test_a_table_of_an_older_version_says_what_it_lacks(project, stored, capfd):
     assert "laws.json does not tell notebook; make the file again" in capfd.readouterr().out
 
 
+def test_the_clock_decides_about_nothing(project, lesson, stored, rows, capfd):
+    stored("laws", "aaa")
+    rows["aaa"] = {"error": 0.5, "seconds[0,1]": 1.25}
+    rows["now"] = {"error": 0.5, "seconds[0,1]": 1.5}
+    lesson(SAME)
+    assert main(["results"]) == 0 and rows.remade == []
+    rows["aaa"]["seconds_left"] = 1.0
+    lesson(KEEP + "\n")
+    lesson(OTHER)
+    assert main(["results"]) == 0
+    assert "another one at commit aaa and now, in 1 of" in capfd.readouterr().out
+    assert rows.remade == ["laws"]
+
+
 def test_a_torn_table_costs_the_others_nothing(project, lesson, stored, rows, capfd):
     torn, sound = stored("laws_torn", "aaa"), stored("laws", "aaa")
     torn.write_text(torn.read_text() + "0,0\n")
@@ -394,7 +409,7 @@ def test_a_change_while_rows_run_is_a_change(project, lesson, stored, rows, monk
     monkeypatch.setattr(confirm, "row_of_commit", edit)
     lesson(SAME)
     assert main(["results"]) == 0
-    assert confirm.stale_reason(project, table(project)) == "the cells that made it have changed"
+    assert stale_reason(project, table(project)) == "the cells that made it have changed"
 
 
 @pytest.mark.parametrize("name", ["../../victim", "", ".", "HEAD"])

@@ -15,6 +15,7 @@ from kempe_nb.publish import confirm, sweep as sweeps
 from kempe_nb.publish.project import Project, UsageError
 from kempe_nb.publish.select import undefined_names
 from kempe_nb.publish.stage import stored_runs
+from kempe_nb.publish.staleness import stale_reason
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +193,7 @@ def test_only_what_the_numbers_depend_on_makes_a_file_stale(
     file = project.results("small") / "laws.csv"
 
     def reason():
-        return confirm.stale_reason(Project(project.root), file)
+        return stale_reason(Project(project.root), file)
 
     assert reason() == ""
     write_sweep("from kempe_nb.methods import infinite_memory", KEEP, unrelated="print('other')")
@@ -217,9 +218,9 @@ def test_the_default_of_a_parameter_counts_where_it_is_used(project, write_sweep
     file = project.results("small") / "laws.csv"
     assert main(["sweep", "small", "-p", "seed=0:2", *scheduler]) == 0
     path.write_text(path.read_text().replace("rate = 1.0", "rate = 2.0"))
-    assert confirm.stale_reason(project, file) == "the cells that made it have changed"
+    assert stale_reason(project, file) == "the cells that made it have changed"
     path.write_text(path.read_text().replace("rate = 2.0", "rate = 1.0\\nunused = 3"))
-    assert confirm.stale_reason(project, file) == ""
+    assert stale_reason(project, file) == ""
 
 
 def test_make_results_remakes_what_is_stale_and_nothing_else(
@@ -360,7 +361,7 @@ def test_a_paper_stands_for_the_tables_of_all_its_lessons(project, lesson, sched
         "python -m kempe_nb sweep paper/2_second --table memory --profile cpu -p seed=1,2"
     )
     for file in project.results("paper").glob("*.csv"):
-        assert confirm.stale_reason(project, file) == ""
+        assert stale_reason(project, file) == ""
     # A lesson reads a table of another one from its own folder.
     reads = "results.stored('paper/memory')['y'].tolist() == [2, 4]"
     lesson("3_reads", ("hide-input", f"{IMPORTS}\nassert {reads}"))
