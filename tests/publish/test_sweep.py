@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell
 
 from kempe_nb.__main__ import main
 from kempe_nb.notebook import results
-from kempe_nb.publish import staleness, sweep as sweeps
+from kempe_nb.publish import confirm, staleness, sweep as sweeps
 from kempe_nb.publish.project import Project, UsageError
 from kempe_nb.publish.select import undefined_names
 from kempe_nb.publish.stage import stored_runs
