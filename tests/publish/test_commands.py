@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from kempe_nb.__main__ import main
 from tests.notebooks.book import PROJECT
 
 WITHOUT = """
@@ -34,6 +35,13 @@ def test_a_broken_module_of_our_own_is_no_missing_extra():
         text=True,
     )
     assert ran.returncode == 1 and "ModuleNotFoundError" in ran.stderr
+
+
+def test_an_option_is_written_out(capfd):
+    with pytest.raises(SystemExit) as refused:
+        main(["run", "--seed", "7"])
+    assert refused.value.code == 2
+    assert "unrecognized arguments: --seed" in capfd.readouterr().err
 
 
 def test_make_help_lists_every_target():
