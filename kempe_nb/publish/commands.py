@@ -1,6 +1,7 @@
 """The commands: `python -m kempe_nb run`, `site`, `sweep`, `results`, `accept` and `new`."""
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -107,7 +108,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kempe_nb", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # An option is written out: --seed is no --seeds.
+    whole = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=whole)
 
     executor = commands.add_parser("run", help="execute the notebooks that are out of date")
     executor.add_argument("notebook", nargs="*", help=NAMES)

@@ -1,11 +1,13 @@
 """The command line where the extra `book` is missing, and what make says about itself."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
+from kempe_nb.__main__ import main
 from tests.notebooks.book import PROJECT
 
 WITHOUT = """
@@ -35,7 +37,22 @@ def test_a_broken_module_of_our_own_is_no_missing_extra():
     assert ran.returncode == 1 and "ModuleNotFoundError" in ran.stderr
 
 
+def test_an_option_is_written_out(capfd):
+    with pytest.raises(SystemExit) as refused:
+        main(["run", "--seed", "7"])
+    assert refused.value.code == 2
+    assert "unrecognized arguments: --seed" in capfd.readouterr().err
+
+
 def test_make_help_lists_every_target():
-    ran = subprocess.run(["make", "help"], cwd=PROJECT.root, capture_output=True, text=True)
+    # Inside of make its flags would come along, and its remarks on folders.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    ran = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=PROJECT.root,
+        env=own,
+        capture_output=True,
+        text=True,
+    )
     targets = re.search(r"^\.PHONY: (.*)$", (PROJECT.root / "Makefile").read_text(), re.M)[1]
     assert sorted(line.split()[0] for line in ran.stdout.splitlines()) == sorted(targets.split())

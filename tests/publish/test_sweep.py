@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell
 
 from kempe_nb.__main__ import main
 from kempe_nb.notebook import results
-from kempe_nb.publish import confirm, sweep as sweeps
+from kempe_nb.publish import confirm, staleness, sweep as sweeps
 from kempe_nb.publish.project import Project, UsageError
 from kempe_nb.publish.select import undefined_names
 from kempe_nb.publish.stage import stored_runs
@@ -200,9 +200,9 @@ def test_only_what_the_numbers_depend_on_makes_a_file_stale(
     assert reason() == ""
     write_sweep("from kempe_nb.methods import infinite_memory  # why", KEEP)
     assert reason() == ""
-    now = confirm.code_hashes()
+    now = staleness.code_hashes()
     other = {"kempe_nb.notebook.figures": "other"}
-    monkeypatch.setattr(confirm, "code_hashes", lambda: now | other)
+    monkeypatch.setattr(staleness, "code_hashes", lambda: now | other)
     assert reason() == ""
     other = {"kempe_nb.methods.infinite_memory": "other"}
     assert reason() == "kempe_nb.methods.infinite_memory changed"

@@ -168,23 +168,23 @@ def test_formulas_are_set_by_the_site_itself(name, look):
     assert page.locator("mjx-merror").count() == 0
 
 
-#: What a box of sliders says and shows, once the browser has drawn it; `pictures` counts those that
-#: differ since it was last asked for with `fresh`.
-READ = """(box, fresh) => new Promise((resolve) => requestAnimationFrame(() => {
+#: What a box of sliders says and shows; `pictures` counts those that differ since it was last asked
+#: for with `fresh`.
+READ = """(box, fresh) => {
   const frames = [...box.querySelectorAll('.kempe-frame:not([hidden]) > [role=img]')];
   const svg = box.querySelector('.kempe-frame:not([hidden]) svg');
   if (fresh) box.seen = new Set();
   box.seen.add(svg.innerHTML);
   const sliders = [...box.querySelectorAll('input[type=range]')];
-  resolve({
+  return {
     spoken: box.querySelector('[aria-live]').innerText,
     labels: frames.map((frame) => frame.getAttribute('aria-label')),
     drawn: svg.checkVisibility() && svg.getBoundingClientRect().width > 0,
     pictures: box.seen.size,
     values: sliders.map((slider) => slider.getAttribute('aria-valuetext')),
     outputs: sliders.map((slider) => slider.parentElement.querySelector('output').innerText),
-  });
-}))"""
+  };
+}"""
 
 
 @each_chapter
