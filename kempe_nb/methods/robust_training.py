@@ -205,12 +205,14 @@ def train_classifier(
     """
     checked_choice(objective, "objective", OBJECTIVES)
     checked_choice(attack_mode, "attack_mode", ("eval", "train"))
-    if len(images) % batch_size == 1:
+    left = (len(images) - 1) % batch_size + 1
+    if left == 1:
         # Batch normalisation has no variance of one image.
         raise ValueError(
             f"batch_size is {batch_size}; accepted is one that leaves more than one of "
             f"{len(images)} images for the last batch"
         )
+    _refuse_empty(labels)
     device = images.device
     model = new_classifier(network, images, int(labels.max()) + 1, seed)
     generator = torch.Generator(device).manual_seed(seed + 1)
@@ -304,10 +306,14 @@ def measures_of(metrics) -> list[float]:
 
 def class_means(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the mean of each class, [K, ...]; every class has a sample."""
+    _refuse_empty(labels)
+    return torch.stack([features[labels == c].mean(0) for c in range(int(labels.max()) + 1)])
+
+
+def _refuse_empty(labels: torch.Tensor) -> None:
     empty = (labels.bincount() == 0).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"labels has no sample of the classes {empty}; accepted is one of each")
-    return torch.stack([features[labels == c].mean(0) for c in range(int(labels.max()) + 1)])
 
 
 def angle_error(means: torch.Tensor) -> float:

@@ -135,6 +135,7 @@ def test_an_untrained_classifier_has_the_weights_of_the_start_and_statistics_of_
         ({"objective": "TRADES"}, "objective is 'TRADES'; accepted are 'standard', 'adversarial'"),
         ({"attack_mode": "Train"}, "attack_mode is 'Train'; accepted are 'eval', 'train'"),
         ({"network": "resnet"}, "network is 'resnet'; accepted are 'mlp', 'vgg11_bn'"),
+        ({"batch_size": 1}, "batch_size is 1; accepted is one that leaves more than one of 60"),
         ({"batch_size": 59}, "batch_size is 59; accepted is one that leaves more than one of 60"),
     ],
 )
@@ -151,6 +152,12 @@ def test_bad_settings_are_named_before_anything_is_trained(images, monkeypatch, 
 def test_unknown_variants_and_profiles_are_named(images, name, profile, message):
     with pytest.raises(ValueError, match=message):
         robust_training.train_variant(name, profile, *images, network="mlp", seed=0)
+
+
+def test_a_class_without_images_is_named_before_anything_is_trained(images, monkeypatch):
+    monkeypatch.setattr(robust_training, "new_classifier", None)
+    with pytest.raises(ValueError, match=r"labels has no sample of the classes \[1\]"):
+        train((images[0], 2 * (images[1] % 2)))
 
 
 def test_a_class_without_images_is_named():
