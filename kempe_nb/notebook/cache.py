@@ -7,6 +7,7 @@ checked against a hash of it. So an entry that is torn, or is another's, is comp
 used.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -17,7 +18,7 @@ import pickle
 import platform
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -76,16 +77,27 @@ def remembered(function: Callable) -> Callable:
         told = [_named(arguments), sorted((n, _named(value)) for n, value in named.items())]
         key = repr((module, name, source, environment_hash(), told))
         compute = functools.partial(function, *arguments, **named)
-        with warnings.catch_warnings():
-            # joblib warns of an entry that it cannot read, and computes it again.
-            warnings.filterwarnings("ignore", module=r"joblib\b")
-            logging.getLogger("joblib").setLevel(logging.ERROR)
+        with _joblib_says_nothing():
             entry = packed(key, compute)
             if not _is_entry_of(key, entry):
                 entry, _ = packed.call(key, compute)
         return torch.load(io.BytesIO(entry[1]), weights_only=True)
 
     return wrapper
+
+
+@contextlib.contextmanager
+def _joblib_says_nothing() -> Iterator[None]:
+    """Keep to itself that joblib cannot read an entry, which it then computes again."""
+    logger = logging.getLogger("joblib")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"joblib\b")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def cache_folder() -> Path | None:

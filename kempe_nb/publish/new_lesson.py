@@ -4,6 +4,7 @@ A skeleton has the anatomy that every lesson has. Its gaps are marked TODO; what
 hold stands in CONTRIBUTING.md and in tests/notebooks.
 """
 
+import json
 import re
 import uuid
 from pathlib import Path
@@ -14,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kempe_nb.publish.project import Project, UsageError
 
-_LESSON = re.compile(r"([a-z][a-z0-9_]*)/(\d+)_([a-z][a-z0-9_]*)")
+_LESSON = re.compile(r"([a-z][a-z0-9_]*)/([1-9]\d*)_([a-z][a-z0-9_]*)")
 #: What a lesson fetches on Colab; a test holds it to the address in _config.yml.
 _COLAB = """# On Colab, fetch the package that this notebook imports and the stored runs.
 import sys
@@ -121,7 +122,8 @@ def write_lesson(project: Project, name: str, title: str, question: str) -> list
     paper, number = _checked(project, name)
     folder = project.book / "chapters" / paper
     index = folder / "index.md"
-    entry = f"- lesson: {name.partition('/')[2]}\n  question: {question}\n  needs: TODO"
+    own = name.partition("/")[2]
+    entry = f"- lesson: {own}\n  question: {_quoted(question)}\n  needs: TODO"
     texts = {project.root / "_toc.yml": _with_toc_entry(project, name)}
     if index.exists():
         texts[index] = _with_lesson(index.read_text(encoding="utf-8"), entry)
@@ -189,6 +191,11 @@ def skeleton(project: Project, name: str, number: int, title: str) -> nbformat.N
     return new_notebook(cells=cells, metadata=metadata)
 
 
+def _quoted(text: str) -> str:
+    """Return a text as YAML takes it, whatever it holds; a string of JSON is one of YAML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _text(source: str) -> nbformat.NotebookNode:
     return new_markdown_cell(source, id=uuid.uuid4().hex[:8])
 
@@ -223,7 +230,7 @@ def _with_card(text: str, paper: str, question: str) -> str:
     if own:
         return text[: own.start()] + own[0].replace("  planned: true\n", "") + text[own.end() :]
     end = text.index("\n```", text.index("```{chapters}"))
-    card = f"\n- chapter: {paper}\n  title: TODO\n  question: {question}"
+    card = f"\n- chapter: {paper}\n  title: TODO\n  question: {_quoted(question)}"
     return text[:end] + card + text[end:]
 
 

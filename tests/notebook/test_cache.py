@@ -1,5 +1,6 @@
 """What lessons share: computed once, never taken from an entry that is torn or another's."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -213,11 +214,14 @@ def test_an_entry_is_used_only_as_it_was_written(folder):
 
 def test_a_torn_entry_is_mended_without_a_word(folder, capfd, caplog):
     # What a cell of a page writes to stderr fails it.
+    level = logging.getLogger("joblib").level
     remembered(trained)(3)
     (file,) = entries(folder)
     file.write_bytes(file.read_bytes()[:100])
     remembered(trained)(3)
     assert capfd.readouterr() == ("", "") and caplog.records == []
+    # What the caller has set for joblib is as it was.
+    assert logging.getLogger("joblib").level == level
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from tests.notebooks.book import (
     statements,
 )
 
-TEXT = ["--title", "Does it hold?", "--question", "Does the bound hold at finite width?"]
+# What a question may hold: a colon, quotes, a hash, what YAML takes for something else.
+TEXT = ["--title", "Does it hold?", "--question", 'Wide: "does" it - or # not? {x} [y] ∞']
 
 
 @pytest.fixture
@@ -79,7 +80,8 @@ def test_a_planned_paper_gets_its_page_its_card_and_its_section(book):
 
 def test_a_paper_that_nobody_planned_gets_a_card(book):
     assert main(["new", "wide_networks/1_limits", *TEXT]) == 0
-    assert yaml_of(book.book / "intro.md", "chapters")[-1]["chapter"] == "wide_networks"
+    card = yaml_of(book.book / "intro.md", "chapters")[-1]
+    assert (card["chapter"], card["question"]) == ("wide_networks", TEXT[3])
 
 
 def test_the_skeleton_has_the_anatomy_of_a_lesson(book):
@@ -114,6 +116,7 @@ def test_the_skeleton_runs(book):
         ("neural_collapse/../6_x", "accepted is PAPER/N_name"),
         ("neural_collapse/5_layers", "accepted is the next number, 6"),
         ("neural_collapse/8_width", "accepted is the next number, 6"),
+        ("neural_collapse/06_width", "accepted is PAPER/N_name"),
         ("new_paper/2_second", "accepted is the next number, 1"),
         ("old_form/1_first", "old_form is still one notebook"),
     ],
