@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kempe_nb import dispatch
+
 DEVICES = ("cpu", "cuda")
 
 #: The named sizes of a shape, such as {"atoms": 1_000_000, "seeds": 1}.
@@ -82,6 +84,42 @@ class Implementation:
     obstacle: Callable[[Sizes, str], str] = no_obstacle
 
 
+def ours(
+    declared: dispatch.Operation,
+    prepare: Callable[[str], Callable],
+    *,
+    uncounted: tuple[str, ...] = (),
+) -> tuple[Implementation, ...]:
+    """Return the implementations that an operation declares, the definition first.
+
+    Parameters
+    ----------
+    declared : kempe_nb.dispatch.Operation
+        What the operation's own module says of it.
+    prepare : callable
+        `prepare(impl)` is the `prepare` of one of its implementations.
+    uncounted : tuple of str
+        Those whose work on a CPU cannot be counted, besides what has the same bits everywhere: its
+        definition is written in NumPy, and runs on a CPU alone.
+    """
+    return tuple(
+        Implementation(
+            f"kempe_nb {'Triton' if name == 'triton' else name}",
+            prepare(name),
+            _devices(name, declared.exact),
+            exact=declared.exact,
+            eager=not declared.exact and name not in uncounted,
+        )
+        for name in declared.implementations
+    )
+
+
+def _devices(implementation: str, exact: bool) -> tuple[str, ...]:
+    if implementation == "triton":
+        return ("cuda",)
+    return ("cpu",) if exact else DEVICES
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation: everything that the benchmark knows about it.
@@ -89,7 +127,8 @@ class Operation:
     Attributes
     ----------
     name : str
-        The name of its module in `kempe_nb.kernels` or `kempe_nb.methods`, and of its tests.
+        The name of its module in `kempe_nb.kernels`, where it is declared, or in
+        `kempe_nb.methods`; and of its tests.
     dtypes : tuple of str
         The dtypes that each case is measured in.
     cases : tuple of Case

@@ -54,6 +54,14 @@ def checked_choice(value: object, name: str, accepted: Iterable) -> object:
     return value
 
 
+def check_dtype(tensor: torch.Tensor, name: str, accepted: Iterable[torch.dtype]) -> None:
+    """Refuse a tensor of another dtype than those accepted, by name."""
+    accepted = tuple(accepted)
+    if tensor.dtype not in accepted:
+        spoken_of = ", ".join(str(dtype).removeprefix("torch.") for dtype in accepted)
+        raise TypeError(f"{name} is {tensor.dtype}; accepted are {spoken_of}")
+
+
 def checked_shape(shape: object) -> tuple[int, ...]:
     """Return an int, or a tuple or list of int, as a tuple; refuse anything else."""
     sizes = shape if isinstance(shape, tuple | list) else (shape,)

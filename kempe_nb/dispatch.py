@@ -1,12 +1,15 @@
-"""Which implementation of an operation runs, and why.
+"""Which implementation of an operation runs, and why; and what an operation says of itself.
 
 Every operation has a *definition*, written in PyTorch or NumPy, which is the specification and runs
-everywhere; and it may have a *triton* implementation for CUDA tensors. The rule:
+everywhere, and it may have others. Its module declares them once, as an `Operation`, and whoever
+needs to know of operations reads that: the public functions, the tests, the benchmarks, the pages
+of the book. The rule:
 
-* a CPU tensor takes the definition; a CUDA tensor takes Triton where it can run, and otherwise the
-  definition;
-* whoever asks for an implementation gets it or an error, never another one: by the argument `impl`
-  of the operation, else by the context manager `use`, else by the variable `KEMPE_NB_IMPL`.
+* the first implementation that the operation declares and that can take the call runs it, and
+  otherwise the definition: on CUDA tensors Triton, on a CPU the definition;
+* whoever asks for an implementation by the argument `impl` gets it or an error, never another one;
+* the context manager `use`, and then the variable `KEMPE_NB_IMPL`, speak in the same way to all
+  operations that have an implementation of this name; the others go by the rule.
 
 Nothing here imports Triton before a CUDA tensor is at hand.
 """
@@ -14,14 +17,21 @@ Nothing here imports Triton before a CUDA tensor is at hand.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
-#: All names of implementations; an operation accepts those that it has.
-IMPLEMENTATIONS = ("definition", "triton")
+from kempe_nb.checks import checked_choice
+
+#: What the names of implementations mean, in every operation.
+IMPLEMENTATIONS = {
+    "definition": "the specification, in PyTorch or NumPy, on any device",
+    "contraction": "another way to compute the same, for a narrower class of models",
+    "triton": "compiled code for CUDA tensors",
+}
 #: The environment variable that chooses for a whole run.
 VARIABLE = "KEMPE_NB_IMPL"
 #: The first and the last minor version of Triton that the kernels are tested with.
@@ -81,12 +91,14 @@ def which(operation: Callable, *args, **kwargs) -> None:
 
 @contextlib.contextmanager
 def use(implementation: str | None) -> Iterator[None]:
-    """Choose the implementation of every operation in a `with` block; None takes the wish back.
+    """Choose the implementation of every operation that has it in a `with` block.
+
+    None takes the wish of an outer block back.
 
     The block holds for the thread that runs it. A backward pass of CUDA tensors may run in another
     one, so an operation that calls others there must hand them its own choice as `impl`.
     """
-    _known(implementation, "implementation", IMPLEMENTATIONS)
+    _known(implementation, "implementation", tuple(IMPLEMENTATIONS))
     token = _in_use.set(implementation)
     try:
         yield
@@ -94,58 +106,110 @@ def use(implementation: str | None) -> Iterator[None]:
         _in_use.reset(token)
 
 
-def choose(
-    operation: str,
-    device: torch.device,
-    impl: str | None = None,
-    *,
-    available: tuple[str, ...] = IMPLEMENTATIONS,
-    obstacle: str | None = None,
-) -> Choice:
-    """Return the implementation for a call of `operation` on `device`.
+@dataclass(frozen=True)
+class Operation:
+    """What an operation of the package says of itself, in its own module, as `OPERATION`.
 
-    Parameters
+    Attributes
     ----------
-    impl : str, optional
-        What the caller asked for.
-    available : tuple of str
-        The implementations that the operation has.
-    obstacle : str, optional
-        Why the operation's Triton code cannot take these arguments, if it cannot.
+    name : str
+        That of its module, its tests, its benchmark and its page.
+    dtypes : tuple of torch.dtype
+        Of the tensors that it takes, or of those that it makes where it takes none.
+    minimum_bytes : callable
+        From the sizes of a call, by name, to the bytes that must move: each input read once and
+        each output written once; several numbers where they belong to several orders of
+        derivatives.
+    exact : bool
+        Whether all implementations return the same bits, on every device.
+    implementations : tuple of str
+        The definition first, then the others in the order in which they are tried.
+    functions : tuple of str
+        The public functions; where none are named, one with the name of the operation.
 
     Raises
     ------
     ValueError
-        For an implementation that does not exist.
-    ImplementationUnavailable
-        If Triton was asked for and cannot run here.
+        For an implementation that `IMPLEMENTATIONS` does not explain, or none called definition.
     """
-    wanted, asker = _request(impl, available)
-    if wanted == "definition":
-        choice = Choice(operation, "definition", f"asked for by {asker}")
-    elif "triton" not in available:
-        choice = Choice(operation, "definition", "it has no other implementation")
-    else:
-        # Only now: the definition needs neither Triton nor a GPU to be in order.
-        obstacle = obstacle or triton_obstacle(device, asked=wanted == "triton")
-        choice = _triton_unless(obstacle, operation, device, asker)
+
+    name: str
+    dtypes: tuple[torch.dtype, ...]
+    minimum_bytes: Callable[..., int | tuple[int, ...]]
+    exact: bool = False
+    implementations: tuple[str, ...] = ("definition", "triton")
+    functions: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for implementation in self.implementations:
+            checked_choice(implementation, "implementation", IMPLEMENTATIONS)
+        if self.implementations[:1] != ("definition",):
+            raise ValueError(
+                f"implementations is {self.implementations}; accepted is one that begins with "
+                "'definition'"
+            )
+        object.__setattr__(self, "functions", self.functions or (self.name,))
+
+    def choose(
+        self,
+        device: torch.device,
+        impl: str | None = None,
+        *,
+        function: str | None = None,
+        obstacles: Mapping[str, str | None] = MappingProxyType({}),
+        reason: str | None = None,
+    ) -> Choice:
+        """Return the implementation for a call on `device`.
+
+        Parameters
+        ----------
+        impl : str, optional
+            What the caller asked for.
+        function : str, optional
+            The public function that is called, where the operation has several.
+        obstacles : mapping
+            By the name of an implementation: why it cannot take these arguments, if it cannot. What
+            the device or the installation forbids is known here.
+        reason : str, optional
+            Why another one than the definition can; by default the device of the tensors.
+
+        Raises
+        ------
+        ValueError
+            For an implementation that the operation does not have, or that does not exist.
+        ImplementationUnavailable
+            If one was asked for and cannot run here.
+        """
+        name = function or self.name
+        wanted, asker = _request(impl, self.implementations)
+        found = []
+        for implementation in self.implementations[1:] if wanted is None else (wanted,):
+            # Only now: the definition needs neither Triton nor a GPU to be in order.
+            obstacle = obstacles.get(implementation) or _hardware_obstacle(
+                implementation, device, asked=wanted is not None
+            )
+            if obstacle is None:
+                why = f"asked for by {asker}" if asker else reason or f"the tensors are on {device}"
+                return _chosen(Choice(name, implementation, why))
+            found.append(obstacle)
+        if wanted is not None:
+            raise ImplementationUnavailable(
+                f"{name}: {asker} asks for {wanted}, which cannot run here: {found[0]}"
+            )
+        why = "; ".join(found) or "it has no other implementation"
+        return _chosen(Choice(name, "definition", why))
+
+
+def _chosen(choice: Choice) -> Choice:
+    """Return a choice, or hand it to whoever only asks."""
     if _only_asking.get():
         raise _Asked(choice)
     return choice
 
 
-def _triton_unless(
-    obstacle: str | None, operation: str, device: torch.device, asker: str
-) -> Choice:
-    """Return Triton, or with an obstacle the definition, or an error if somebody asked."""
-    if obstacle and asker:
-        raise ImplementationUnavailable(
-            f"{operation}: {asker} asks for triton, which cannot run here: {obstacle}"
-        )
-    if obstacle:
-        return Choice(operation, "definition", obstacle)
-    reason = f"asked for by {asker}" if asker else f"the tensors are on {device}"
-    return Choice(operation, "triton", reason)
+def _hardware_obstacle(implementation: str, device: torch.device, *, asked: bool) -> str | None:
+    """Return what keeps every implementation of a name from running on a device, if anything."""
+    return triton_obstacle(device, asked=asked) if implementation == "triton" else None
 
 
 def triton_obstacle(device: torch.device, *, asked: bool = False) -> str | None:
@@ -183,12 +247,15 @@ def triton_version() -> str | None:
 
 def _request(impl: str | None, available: tuple[str, ...]) -> tuple[str | None, str]:
     """Return what was asked for, if anything, and by whom."""
-    variable = os.environ.get(VARIABLE) or None
-    asked = ((impl, "impl"), (_in_use.get(), "use()"), (variable, VARIABLE))
-    for wanted, asker in asked:
+    if impl is not None:
+        _known(impl, "impl", available)
+        return impl, "impl"
+    for wanted, asker in ((_in_use.get(), "use()"), (os.environ.get(VARIABLE) or None, VARIABLE)):
         if wanted is not None:
-            _known(wanted, asker, available)
-            return wanted, asker
+            _known(wanted, asker, tuple(IMPLEMENTATIONS))
+            # Whoever speaks to all operations speaks to those that have what is named.
+            if wanted in available:
+                return wanted, asker
     return None, ""
 
 

@@ -10,7 +10,7 @@ import torch
 
 import kempe_nb
 from kempe_nb import dispatch
-from kempe_nb.dispatch import ImplementationUnavailable, choose, use, which
+from kempe_nb.dispatch import ImplementationUnavailable, Operation, use, which
 from kempe_nb.kernels import philox
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -35,16 +35,29 @@ def gpu(monkeypatch):
     return change
 
 
+def declared(name="sum", implementations=("definition", "triton")) -> Operation:
+    return Operation(name, (torch.float32,), lambda n: 4 * n, implementations=implementations)
+
+
+ALONE = declared(implementations=("definition",))
+TWO_MORE = declared(implementations=("definition", "contraction", "triton"))
+
+
+def choose(device, impl=None, **options) -> dispatch.Choice:
+    return declared().choose(torch.device(device), impl, **options)
+
+
 def operation(device=CPU, impl=None, **options) -> str:
     """Take the implementation that the rule gives; no tensor is needed for it."""
-    return choose("operation", torch.device(device), impl, **options).implementation
+    found = declared("operation").choose(torch.device(device), impl, **options)
+    return found.implementation
 
 
 # The rule
 
 
 def test_a_cpu_tensor_takes_the_definition():
-    assert str(choose("sum", CPU)) == (
+    assert str(choose(CPU)) == (
         "sum: definition (the tensors are on cpu; Triton takes CUDA tensors)"
     )
 
@@ -58,9 +71,7 @@ def test_so_does_every_device_that_is_not_cuda(device, gpu):
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])
 def test_a_cuda_tensor_takes_triton(device, gpu):
-    assert str(choose("sum", torch.device(device))) == (
-        f"sum: triton (the tensors are on {device})"
-    )
+    assert str(choose(device)) == (f"sum: triton (the tensors are on {device})")
 
 
 def test_the_capability_of_the_tensors_own_device_counts(gpu, monkeypatch):
@@ -71,18 +82,70 @@ def test_the_capability_of_the_tensors_own_device_counts(gpu, monkeypatch):
 
 
 def test_an_operation_without_device_code_takes_its_definition(gpu):
-    choice = choose("sum", CUDA, available=("definition",))
+    choice = ALONE.choose(CUDA)
     assert str(choice) == "sum: definition (it has no other implementation)"
     with pytest.raises(ValueError, match="impl is 'triton'; accepted are definition, or None"):
-        choose("sum", CUDA, "triton", available=("definition",))
+        ALONE.choose(CUDA, "triton")
 
 
 def test_arguments_that_the_device_code_cannot_take(gpu):
-    choice = choose("sum", CUDA, obstacle="a row has 10 entries; Triton takes 16")
+    choice = choose(CUDA, obstacles={"triton": "a row has 10 entries; Triton takes 16"})
     assert str(choice) == "sum: definition (a row has 10 entries; Triton takes 16)"
     with pytest.raises(ImplementationUnavailable, match="cannot run here: a row has 10 entries"):
-        choose("sum", CUDA, "triton", obstacle="a row has 10 entries")
-    assert operation(CUDA, "definition", obstacle="a row has 10 entries") == "definition"
+        choose(CUDA, "triton", obstacles={"triton": "a row has 10 entries"})
+    assert (
+        operation(CUDA, "definition", obstacles={"triton": "a row has 10 entries"}) == "definition"
+    )
+
+
+# Several implementations
+
+
+def test_they_are_tried_in_the_order_in_which_they_are_declared(gpu):
+    reason = "the model is a perceptron"
+    assert str(TWO_MORE.choose(CUDA, reason=reason)) == f"sum: contraction ({reason})"
+    obstacles = {"contraction": "the model has convolutions"}
+    assert TWO_MORE.choose(CUDA, obstacles=obstacles).implementation == "triton"
+    assert str(TWO_MORE.choose(CPU, obstacles=obstacles)) == (
+        "sum: definition (the model has convolutions; "
+        "the tensors are on cpu; Triton takes CUDA tensors)"
+    )
+
+
+def test_who_asks_for_one_of_them_hears_its_own_obstacle(gpu):
+    obstacles = {"contraction": "the model has convolutions"}
+    with pytest.raises(ImplementationUnavailable) as error:
+        TWO_MORE.choose(CUDA, "contraction", obstacles=obstacles)
+    assert str(error.value) == (
+        "sum: impl asks for contraction, which cannot run here: the model has convolutions"
+    )
+    assert TWO_MORE.choose(CUDA, "triton", obstacles=obstacles).implementation == "triton"
+
+
+def test_a_wish_for_all_operations_is_for_those_that_have_the_implementation(gpu, monkeypatch):
+    monkeypatch.setenv("KEMPE_NB_IMPL", "triton")
+    assert str(ALONE.choose(CPU)) == "sum: definition (it has no other implementation)"
+    with pytest.raises(ImplementationUnavailable, match="sum: KEMPE_NB_IMPL asks for triton"):
+        choose(CPU)
+    with use("contraction"):
+        assert TWO_MORE.choose(CUDA).implementation == "contraction"
+        # The block has nothing to say to this one, and the variable has.
+        assert choose(CUDA).reason == "asked for by KEMPE_NB_IMPL"
+        assert choose(CUDA, "definition").reason == "asked for by impl"
+
+
+@pytest.mark.parametrize(
+    ("implementations", "message"),
+    [
+        (("definition", "cuda"), "implementation is 'cuda'; accepted are 'definition', 'contr"),
+        (("triton", "definition"), "accepted is one that begins with 'definition'"),
+        ((), "implementations is (); accepted is one that begins with 'definition'"),
+    ],
+)
+def test_a_declaration_without_a_definition_or_with_an_unknown_name(implementations, message):
+    with pytest.raises(ValueError) as error:
+        declared(implementations=implementations)
+    assert message in str(error.value)
 
 
 # Triton that is missing, untested, or on an old device
@@ -98,7 +161,7 @@ def test_tested_versions_of_triton_run(version, gpu):
 def test_other_versions_do_not_and_the_tested_range_is_named(version, gpu):
     gpu(version=version)
     reason = f"Triton is version {version}; tested are versions 3.6 to 3.9"
-    assert str(choose("sum", CUDA)) == f"sum: definition ({reason})"
+    assert str(choose(CUDA)) == f"sum: definition ({reason})"
     with pytest.raises(ImplementationUnavailable, match=reason):
         operation(CUDA, "triton")
 
@@ -106,15 +169,15 @@ def test_other_versions_do_not_and_the_tested_range_is_named(version, gpu):
 def test_a_missing_triton_is_named_with_the_tested_range(gpu):
     gpu(version=None)
     reason = "Triton is not installed; tested are versions 3.6 to 3.9"
-    assert str(choose("sum", CUDA)) == f"sum: definition ({reason})"
+    assert str(choose(CUDA)) == f"sum: definition ({reason})"
     with pytest.raises(ImplementationUnavailable, match=f"sum: impl asks for triton.* {reason}"):
-        choose("sum", CUDA, "triton")
+        choose(CUDA, "triton")
 
 
 @pytest.mark.parametrize("capability", [(7, 0), (7, 5), (6, 1)])
 def test_an_old_gpu_is_named_with_the_lowest_that_is_tested(capability, gpu):
     gpu(capability=capability)
-    choice = choose("sum", CUDA)
+    choice = choose(CUDA)
     assert choice.implementation == "definition"
     assert choice.reason == (
         f"cuda has compute capability {capability}; tested are (8, 0) and later"
@@ -160,7 +223,7 @@ def test_the_definition_needs_nothing_of_triton_or_the_gpu(monkeypatch):
     monkeypatch.setattr(dispatch, "triton_version", broken)
     monkeypatch.setattr(torch.cuda, "get_device_capability", broken)
     assert operation(CUDA, "definition") == "definition"
-    assert operation(CUDA, available=("definition",)) == "definition"
+    assert ALONE.choose(CUDA).implementation == "definition"
 
 
 # The interpreter
@@ -205,10 +268,10 @@ def test_precedence(impl, block, variable, expected, gpu, monkeypatch):
 
 def test_the_reason_names_who_asked(gpu, monkeypatch):
     monkeypatch.setenv("KEMPE_NB_IMPL", "definition")
-    assert choose("sum", CUDA).reason == "asked for by KEMPE_NB_IMPL"
+    assert choose(CUDA).reason == "asked for by KEMPE_NB_IMPL"
     with use("definition"):
-        assert choose("sum", CUDA).reason == "asked for by use()"
-        assert choose("sum", CUDA, "definition").reason == "asked for by impl"
+        assert choose(CUDA).reason == "asked for by use()"
+        assert choose(CUDA, "definition").reason == "asked for by impl"
 
 
 @pytest.mark.parametrize(("asker", "name"), [("impl", "impl"), ("use", r"use\(\)"), ("", "KEMPE")])
@@ -229,13 +292,14 @@ def test_triton_on_a_cpu_is_an_error_and_never_the_definition(asker, name, monke
 def test_an_implementation_that_does_not_exist_is_refused(impl, gpu):
     with pytest.raises(ValueError, match="impl is .*; accepted are definition, triton, or None"):
         operation(CUDA, impl)
-    with pytest.raises(ValueError, match="accepted are definition, triton, or None"), use(impl):
+    message = "accepted are definition, contraction, triton, or None"
+    with pytest.raises(ValueError, match=message), use(impl):
         pass
 
 
 def test_so_is_one_in_the_variable(monkeypatch):
     monkeypatch.setenv("KEMPE_NB_IMPL", "cuda")
-    with pytest.raises(ValueError, match="KEMPE_NB_IMPL is 'cuda'; accepted are definition, tri"):
+    with pytest.raises(ValueError, match="KEMPE_NB_IMPL is 'cuda'; accepted are definition, con"):
         operation()
 
 
@@ -244,11 +308,11 @@ def test_blocks_nest_and_end():
         with use("definition"):
             assert operation() == "definition"
             with use(None):
-                assert choose("sum", CPU).reason.startswith("the tensors are on cpu")
-            assert choose("sum", CPU).reason == "asked for by use()"
+                assert choose(CPU).reason.startswith("the tensors are on cpu")
+            assert choose(CPU).reason == "asked for by use()"
         with pytest.raises(ImplementationUnavailable):
             operation()
-    assert choose("sum", CPU).reason.startswith("the tensors are on cpu")
+    assert choose(CPU).reason.startswith("the tensors are on cpu")
 
 
 def test_a_block_ends_with_an_error_too():

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from benchmarks.peers import class_sums
-from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle
-from kempe_nb.kernels import class_moments as ours
+from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle, ours
+from kempe_nb.kernels import class_moments as module
 from kempe_nb.methods.neural_collapse import neural_collapse_metrics
 
 #: Within-class deviation of the features, whose means have elements of size 1: not yet collapsed,
@@ -43,7 +43,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of features and labels, and of the moments."""
-    return ours.minimum_bytes(
+    return module.minimum_bytes(
         sizes["samples"], sizes["dimensions"], sizes["classes"], np.dtype(dtype).itemsize
     )
 
@@ -92,7 +92,7 @@ def _ours(impl: str):
         arguments = inputs(sizes, dtype, device)
 
         def call():
-            moments = ours.class_moments(*arguments, impl=impl)
+            moments = module.class_moments(*arguments, impl=impl)
             return moments.counts, moments.class_means, moments.scatter
 
         return call
@@ -126,12 +126,11 @@ def _compiler(sizes: Sizes, device: str) -> str:
 
 
 OPERATION = Operation(
-    name="class_moments",
+    name=module.OPERATION.name,
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        Implementation("kempe_nb definition", _ours("definition")),
-        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",)),
+        *ours(module.OPERATION, _ours),
         Implementation(METRICS, _metrics),
         Implementation("index_add_", calling(class_sums.index_add, inputs), obstacle=_room(3)),
         Implementation(

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from benchmarks.peers import norm_relu_pool_orders as peers
-from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle
-from kempe_nb.kernels import norm_relu_pool as ours
+from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle, ours
+from kempe_nb.kernels import norm_relu_pool as module
 
 #: Relative error that passes, in units of the largest entry of each result.
 TOLERANCE = 1e-4
@@ -48,7 +48,7 @@ def inputs(sizes: Sizes, dtype: str, device: str) -> tuple[torch.Tensor, ...]:
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of three turns over the planes: 7 for each of x."""
     planes, side = sizes["images"] * sizes["channels"], sizes["side"]
-    return sum(ours.minimum_bytes(planes, side, side, np.dtype(dtype).itemsize))
+    return sum(module.minimum_bytes(planes, side, side, np.dtype(dtype).itemsize))
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
@@ -65,17 +65,16 @@ def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
 
 
 def _ours(impl: str):
-    block = partial(ours.norm_relu_pool, impl=impl)
+    block = partial(module.norm_relu_pool, impl=impl)
     return calling(partial(peers.by_autograd, block), inputs)
 
 
 OPERATION = Operation(
-    name="norm_relu_pool",
+    name=module.OPERATION.name,
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        Implementation("kempe_nb definition", _ours("definition")),
-        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",)),
+        *ours(module.OPERATION, _ours),
         Implementation("torch.nn, autograd", calling(peers.modules, inputs)),
         Implementation(
             "torch.func.vjp, compiled",

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from benchmarks.registry import Case, Implementation, Operation, Sizes, within_five_errors
-from kempe_nb.kernels.philox import uniform
+from benchmarks.registry import Case, Implementation, Operation, Sizes, ours, within_five_errors
+from kempe_nb.kernels import philox as module
 
 SMALL = {"numbers": 10_001}
 CASES = (
@@ -19,7 +19,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the output; there is no input."""
-    return sizes["numbers"] * np.dtype(dtype).itemsize
+    return module.minimum_bytes(sizes["numbers"], np.dtype(dtype).itemsize)
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
@@ -38,7 +38,7 @@ def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
 def _ours(impl: str):
     def prepare(sizes: Sizes, dtype: str, device: str):
         kind = getattr(torch, dtype)
-        return lambda: uniform(sizes["numbers"], 0, dtype=kind, device=device, impl=impl)
+        return lambda: module.uniform(sizes["numbers"], 0, dtype=kind, device=device, impl=impl)
 
     return prepare
 
@@ -58,14 +58,11 @@ def _numpy(bits: type):
 
 
 OPERATION = Operation(
-    name="philox",
+    name=module.OPERATION.name,
     dtypes=("float32", "float64"),
     cases=CASES,
     implementations=(
-        Implementation(
-            "kempe_nb definition", _ours("definition"), ("cpu",), exact=True, eager=False
-        ),
-        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",), exact=True),
+        *ours(module.OPERATION, _ours),
         Implementation("torch.rand", _torch_rand),
         # NumPy's Philox has words of 64 bits, ours of 32.
         Implementation("numpy Philox4x64", _numpy(np.random.Philox), ("cpu",), eager=False),

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.peers import hessian_planes
-from benchmarks.registry import Case, Implementation, Operation, Sizes
-from kempe_nb import projected_curvature
+from benchmarks.registry import Case, Implementation, Operation, Sizes, ours
+from kempe_nb.kernels import projected_curvature as module
 from kempe_nb.kernels.projected_curvature.directions import sparse_directions
 from kempe_nb.networks.homogeneous import homogeneous_perceptron
 
@@ -17,7 +17,6 @@ BATCH = 1_000
 #: Relative error in the Frobenius norm that passes; all sum float32 in another order.
 TOLERANCE = 1e-4
 
-CONTRACTION = "kempe_nb contraction"
 DENSE = "kempe_nb contraction, dense directions"
 GENERAL = "kempe_nb definition"
 PEERS = {
@@ -51,11 +50,10 @@ def inputs(sizes: Sizes, dtype: str, device: str):
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of samples, parameters, expected nonzeros with two indices, and results."""
-    itemsize = np.dtype(dtype).itemsize
     size = sum(a * b for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True))
-    nonzeros = round(sizes["directions"] * size**0.5)
-    data = sizes["samples"] * (WIDTHS[0] * itemsize + 8) + size * itemsize
-    return data + nonzeros * (itemsize + 16) + 2 * 8 * sizes["directions"] ** 2
+    directions = sizes["directions"]
+    nonzeros, itemsize = round(directions * size**0.5), np.dtype(dtype).itemsize
+    return module.minimum_bytes(sizes["samples"], WIDTHS[0], size, directions, nonzeros, itemsize)
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
@@ -87,13 +85,16 @@ def _variance(model, x, plane) -> float:
     return float(((p * moved**2).sum(1) - (p * moved).sum(1) ** 2).mean())
 
 
-def _ours(impl: str, *, dense: bool = False):
+def _ours(impl: str, *, dense: bool | None = None):
+    """Return the `prepare` of an implementation; the definition takes dense directions."""
+    dense = impl == "definition" if dense is None else dense
+
     def prepare(sizes: Sizes, dtype: str, device: str):
         model, x, y, directions = inputs(sizes, dtype, device)
         plane = directions.to_dense() if dense else directions
 
         def call():
-            found = projected_curvature(model, F.cross_entropy, (x, y), plane, impl=impl)
+            found = module.projected_curvature(model, F.cross_entropy, (x, y), plane, impl=impl)
             return found.hessian.matrix, found.gauss_newton.matrix
 
         return call
@@ -112,13 +113,12 @@ def _peer(function):
 
 
 OPERATION = Operation(
-    name="projected_curvature",
+    name=module.OPERATION.name,
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        Implementation(GENERAL, _ours("definition", dense=True)),
         # The byte meter takes no sparse tensors.
-        Implementation(CONTRACTION, _ours("contraction"), eager=False),
+        *ours(module.OPERATION, _ours, uncounted=("contraction",)),
         Implementation(DENSE, _ours("contraction", dense=True)),
         *(Implementation(name, _peer(function), eager=False) for name, function in PEERS.items()),
     ),

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from benchmarks.peers import numpy_poisson, torch_multinomial, torch_poisson
-from benchmarks.registry import Case, Implementation, Operation, Sizes, within_five_errors
-from kempe_nb.kernels import resampling_chain as ours
+from benchmarks.registry import Case, Implementation, Operation, Sizes, ours, within_five_errors
+from kempe_nb.kernels import resampling_chain as module
 from kempe_nb.methods.infinite_memory import effective_samples
 
 LOOP, COMPILED = "torch.poisson", "torch.poisson compiled"
@@ -45,7 +45,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the law, read once, and of the three outputs."""
-    return ours.minimum_bytes(sizes["atoms"], sizes["generations"], sizes["seeds"])
+    return module.minimum_bytes(sizes["atoms"], sizes["generations"], sizes["seeds"])
 
 
 @functools.cache
@@ -81,7 +81,7 @@ def _ours(impl: str):
     def prepare(sizes: Sizes, dtype: str, device: str):
         law, seeds = _law(sizes, device), range(sizes["seeds"])
         size, generations = sizes["sample_size"], sizes["generations"]
-        return lambda: ours.resampling_chain(law, size, generations, seeds, impl=impl)
+        return lambda: module.resampling_chain(law, size, generations, seeds, impl=impl)
 
     return prepare
 
@@ -122,14 +122,11 @@ def _arguments(sizes: Sizes) -> tuple[int, int, int]:
 
 
 OPERATION = Operation(
-    name="resampling_chain",
+    name=module.OPERATION.name,
     dtypes=("float64",),
     cases=CASES,
     implementations=(
-        Implementation(
-            "kempe_nb definition", _ours("definition"), ("cpu",), exact=True, eager=False
-        ),
-        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",), exact=True),
+        *ours(module.OPERATION, _ours),
         Implementation(LOOP, _torch_poisson),
         Implementation(COMPILED, _compiled, eager=False, obstacle=torch_poisson.compile_obstacle),
         Implementation(TOKENS, _multinomial),

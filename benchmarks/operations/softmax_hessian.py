@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from benchmarks.peers import softmax_products
-from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle
-from kempe_nb.kernels import softmax_hessian as ours
+from benchmarks.registry import Case, Implementation, Operation, Sizes, calling, cpp_obstacle, ours
+from kempe_nb.kernels import softmax_hessian as module
 
 #: Relative error that passes, in units of the largest product. The peers lose digits where one
 #: class is nearly sure; with logits of size 2 hardly any.
@@ -41,7 +41,7 @@ def inputs(sizes: Sizes, dtype: str, device: str) -> tuple[torch.Tensor, torch.T
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of logits, vectors and products."""
     itemsize = np.dtype(dtype).itemsize
-    return ours.minimum_bytes(sizes["rows"], sizes["classes"], sizes["vectors"], itemsize)
+    return module.minimum_bytes(sizes["rows"], sizes["classes"], sizes["vectors"], itemsize)
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
@@ -59,16 +59,15 @@ def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
 
 
 def _ours(impl: str):
-    return calling(partial(ours.softmax_hessian, impl=impl), inputs)
+    return calling(partial(module.softmax_hessian, impl=impl), inputs)
 
 
 OPERATION = Operation(
-    name="softmax_hessian",
+    name=module.OPERATION.name,
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        Implementation("kempe_nb definition", _ours("definition")),
-        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",)),
+        *ours(module.OPERATION, _ours),
         Implementation("formula", calling(softmax_products.formula, inputs)),
         Implementation(
             "formula, compiled",

@@ -5,8 +5,8 @@ import torch
 from scipy.special import zeta
 
 from benchmarks.peers import cdf_table, numpy_zipf
-from benchmarks.registry import Case, Implementation, Operation, Sizes, within_five_errors
-from kempe_nb.kernels import zipf as ours
+from benchmarks.registry import Case, Implementation, Operation, Sizes, ours, within_five_errors
+from kempe_nb.kernels import zipf as module
 
 BETA = 1.5
 #: A cumulative table of more ranks than this takes over a gigabyte.
@@ -38,7 +38,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the ranks; the law has a handful of parameters."""
-    return sizes["samples"] * np.dtype(dtype).itemsize
+    return module.minimum_bytes(samples=sizes["samples"])
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
@@ -58,8 +58,8 @@ def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
 
 def _ours(impl: str):
     def prepare(sizes: Sizes, dtype: str, device: str):
-        law = ours.zipf_law(sizes["beta"], sizes["vocabulary"])
-        return lambda: ours.zipf_samples(law, sizes["samples"], 0, device=device, impl=impl)
+        law = module.zipf_law(sizes["beta"], sizes["vocabulary"])
+        return lambda: module.zipf_samples(law, sizes["samples"], 0, device=device, impl=impl)
 
     return prepare
 
@@ -90,14 +90,11 @@ def _table_obstacle(sizes: Sizes, device: str) -> str:
 
 
 OPERATION = Operation(
-    name="zipf",
+    name=module.OPERATION.name,
     dtypes=("int64",),
     cases=CASES,
     implementations=(
-        Implementation(
-            "kempe_nb definition", _ours("definition"), ("cpu",), exact=True, eager=False
-        ),
-        Implementation("kempe_nb Triton", _ours("triton"), ("cuda",), exact=True),
+        *ours(module.OPERATION, _ours),
         Implementation("torch table", _torch_table, obstacle=_table_obstacle),
         Implementation(
             "numpy table", _numpy_table, ("cpu",), eager=False, obstacle=_table_obstacle

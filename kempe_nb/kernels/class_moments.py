@@ -39,14 +39,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from kempe_nb import dispatch
-from kempe_nb.checks import checked_integer, common_device
+from kempe_nb.checks import check_dtype, checked_integer, common_device
+from kempe_nb.dispatch import Operation
 
 #: Bytes of the block of deviations that is worked on at a time. On a CPU it stays in the cache of a
 #: core; on a GPU it is large enough that launches cost little.
 BLOCK_BYTES = {False: 2**21, True: 2**26}
-#: Dtypes of features; the low ones are computed with in float32.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def class_moments(
     device = common_device(features=features, labels=labels)
     check_features(features, labels)
     _check_before(before, features, num_classes)
-    choice = dispatch.choose("class_moments", device, impl)
+    choice = OPERATION.choose(device, impl)
     check_labels(labels, num_classes)
     labels = labels.long()
     counts = torch.bincount(labels, minlength=num_classes)
@@ -169,13 +167,18 @@ def minimum_bytes(samples: int, dimensions: int, num_classes: int, itemsize: int
     return samples * (dimensions * itemsize + 8) + num_classes * (8 * dimensions + 16)
 
 
+OPERATION = Operation(
+    "class_moments",
+    # Of the features; the low ones are computed with in float32.
+    dtypes=(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    minimum_bytes=minimum_bytes,
+)
+
+
 def check_features(features: torch.Tensor, labels: torch.Tensor) -> None:
     """Refuse features and labels whose dtypes or shapes do not fit, by name."""
-    if features.dtype not in DTYPES:
-        accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        raise TypeError(f"features is {features.dtype}; accepted are {accepted}")
-    if labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"labels is {labels.dtype}; accepted are int64 and int32")
+    check_dtype(features, "features", OPERATION.dtypes)
+    check_dtype(labels, "labels", (torch.int64, torch.int32))
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         shapes = f"features has shape {tuple(features.shape)}, labels {tuple(labels.shape)}"
         raise ValueError(f"{shapes}; accepted are [N, D] and [N]")

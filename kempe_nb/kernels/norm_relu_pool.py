@@ -39,11 +39,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kempe_nb import dispatch
-from kempe_nb.checks import checked_positive, common_device
+from kempe_nb.checks import check_dtype, checked_positive, common_device
+from kempe_nb.dispatch import Operation
 
-#: Dtypes of images; the low ones are computed with in float32.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: The largest plane that the Triton code holds on chip, in pixels after padding to powers of two.
 ON_CHIP = 64 * 64
 #: Pixels of the largest plane that is pooled by one product with a matrix [pixels, pixels / 4].
@@ -129,6 +127,14 @@ def minimum_bytes(planes: int, height: int, width: int, itemsize: int = 4) -> tu
     return tuple(planes * itemsize * each for each in turns)
 
 
+OPERATION = Operation(
+    "norm_relu_pool",
+    # Of images; the low ones are computed with in float32.
+    dtypes=(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    minimum_bytes=minimum_bytes,
+)
+
+
 class _Forward(torch.autograd.Function):
     """The operation; weight and bias are [N, C], one number for each plane."""
 
@@ -212,8 +218,8 @@ class _DoubleBackward(torch.autograd.Function):
 
 def _chosen(device: str, impl: str | None, obstacle: str | None) -> str:
     """Return the implementation; compiled code keeps the one that was chosen when it was traced."""
-    place = torch.device(device)
-    return dispatch.choose("norm_relu_pool", place, impl, obstacle=obstacle).implementation
+    obstacles = {"triton": obstacle}
+    return OPERATION.choose(torch.device(device), impl, obstacles=obstacles).implementation
 
 
 # What torch.compiler.assume_constant_result does; that would import the compiler, and Triton.
@@ -398,9 +404,7 @@ def _obstacle(x: torch.Tensor) -> str | None:
 
 
 def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    if x.dtype not in DTYPES:
-        accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        raise TypeError(f"x is {x.dtype}; accepted are {accepted}")
+    check_dtype(x, "x", OPERATION.dtypes)
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor.dtype != x.dtype:
             raise TypeError(f"x is {x.dtype}, {name} {tensor.dtype}; accepted is one dtype")

@@ -26,8 +26,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from kempe_nb import dispatch
 from kempe_nb.checks import checked_integer, checked_shape, spoken
+from kempe_nb.dispatch import Operation
 
 ROUNDS = 10
 WORD = 2**32
@@ -180,7 +180,7 @@ def integers(
     span = _checked_span(low, high)
     size, seed, offset, stream, device = _checked(shape, seed, offset, stream, device)
     _checked_end(offset + math.prod(size), 2**64)
-    choice = dispatch.choose("integers", device, impl)
+    choice = OPERATION.choose(device, impl, function="integers")
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import philox as device_code
 
@@ -190,6 +190,20 @@ def integers(
         values[start:stop] = _integers(start + offset, stop - start, seed, stream, span)
     values += np.int64(low)
     return torch.from_numpy(values).reshape(size).to(device)
+
+
+def minimum_bytes(numbers: int, itemsize: int = 4) -> int:
+    """Return the bytes that must be written; there is no input."""
+    return numbers * itemsize
+
+
+OPERATION = Operation(
+    "philox",
+    dtypes=(torch.int64, torch.float32, torch.float64),
+    minimum_bytes=minimum_bytes,
+    exact=True,
+    functions=("integers", "random_bits", "uniform"),
+)
 
 
 def chunks(size: int) -> Iterator[tuple[int, int]]:
@@ -203,7 +217,7 @@ def _read(name, kind, shape, seed, offset, stream, device, impl) -> torch.Tensor
     size, seed, offset, stream, device = _checked(shape, seed, offset, stream, device)
     words = math.prod(size) * (2 if kind == "float64" else 1)
     _checked_end(offset + words, 2**64)
-    choice = dispatch.choose(name, device, impl)
+    choice = OPERATION.choose(device, impl, function=name)
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import philox as device_code
 

@@ -34,8 +34,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from kempe_nb import dispatch
 from kempe_nb.checks import checked_integer, common_device
+from kempe_nb.dispatch import Operation
 from kempe_nb.kernels.philox import CHUNK, Purpose, split_words
 from kempe_nb.kernels.poisson import LARGEST_MEAN, may_be_positive, poisson
 
@@ -100,7 +100,7 @@ def resampling_chain(
     if isinstance(seeds, torch.Tensor):
         common_device(probabilities=law, seeds=seeds)
     keys = _checked_seeds(seeds)
-    choice = dispatch.choose("resampling_chain", law.device, impl)
+    choice = OPERATION.choose(law.device, impl)
     # T_1 for the first generation and the growth of the sample for the others.
     ratios = sizes / np.concatenate([[1.0], sizes[:-1]])[: len(sizes)]
     if choice.implementation == "triton":
@@ -119,6 +119,14 @@ def resampling_chain(
 def minimum_bytes(atoms: int, generations: int, seeds: int) -> int:
     """Return the bytes that a chain must move: the law read once, three results written."""
     return 8 * atoms + 3 * 8 * seeds * generations
+
+
+OPERATION = Operation(
+    "resampling_chain",
+    dtypes=(torch.float32, torch.float64),
+    minimum_bytes=minimum_bytes,
+    exact=True,
+)
 
 
 def _run(law: np.ndarray, ratios: np.ndarray, keys: np.ndarray, stats: np.ndarray) -> int:

@@ -24,11 +24,8 @@ When not to use it: for P^T J^T S J P one product of B = sqrt(p) (u - p . u) wit
 
 import torch
 
-from kempe_nb import dispatch
-from kempe_nb.checks import checked_positive, common_device
-
-#: Dtypes of logits and vectors; the low ones are computed with in float32.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from kempe_nb.checks import check_dtype, checked_positive, common_device
+from kempe_nb.dispatch import Operation
 
 
 def softmax_hessian(
@@ -76,7 +73,7 @@ def softmax_hessian(
     device = common_device(logits=logits, vectors=vectors)
     _check(logits, vectors)
     temperature = checked_positive(temperature, "temperature")
-    choice = dispatch.choose("softmax_hessian", device, impl)
+    choice = OPERATION.choose(device, impl)
     if choice.implementation == "triton":
         many = vectors if vectors.ndim == 3 else vectors[None]
         return _Product.apply(logits, many, temperature).view(vectors.shape)
@@ -86,6 +83,14 @@ def softmax_hessian(
 def minimum_bytes(rows: int, classes: int, vectors: int = 1, itemsize: int = 4) -> int:
     """Return the bytes that must be moved: logits in once, every vector in and its product out."""
     return rows * classes * itemsize * (1 + 2 * vectors)
+
+
+OPERATION = Operation(
+    "softmax_hessian",
+    # Of logits and vectors; the low ones are computed with in float32.
+    dtypes=(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    minimum_bytes=minimum_bytes,
+)
 
 
 def definition(
@@ -148,9 +153,7 @@ class _Product(torch.autograd.Function):
 
 def _check(logits: torch.Tensor, vectors: torch.Tensor) -> None:
     for name, tensor in (("logits", logits), ("vectors", vectors)):
-        if tensor.dtype not in DTYPES:
-            accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-            raise TypeError(f"{name} is {tensor.dtype}; accepted are {accepted}")
+        check_dtype(tensor, name, OPERATION.dtypes)
     if logits.dtype != vectors.dtype:
         raise TypeError(f"logits is {logits.dtype}, vectors {vectors.dtype}; accepted is one dtype")
     fits = vectors.ndim in (2, 3) and vectors.shape[-2:] == logits.shape

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kempe_nb import dispatch
 from kempe_nb.checks import checked_integer, checked_number, checked_shape
+from kempe_nb.dispatch import Operation
 from kempe_nb.kernels import elementary
 from kempe_nb.kernels.philox import (
     Purpose,
@@ -180,7 +180,7 @@ def zipf_samples(
     """
     size, seed, offset, stream = _checked_draw(law, checked_shape(shape), seed, offset, stream)
     device = torch.device(device)
-    choice = dispatch.choose("zipf_samples", device, impl)
+    choice = OPERATION.choose(device, impl, function="zipf_samples")
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import zipf as device_code
 
@@ -225,7 +225,7 @@ def zipf_counts(
     ranks = checked_integer(ranks, "ranks", 0, 2**40)
     _, seed, offset, stream = _checked_draw(law, (sample_size,), seed, offset, stream)
     device = torch.device(device)
-    choice = dispatch.choose("zipf_counts", device, impl)
+    choice = OPERATION.choose(device, impl, function="zipf_counts")
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import zipf as device_code
 
@@ -241,6 +241,15 @@ def zipf_counts(
 def minimum_bytes(samples: int = 0, ranks: int = 0) -> int:
     """Return the bytes that must be written: 8 for each sample, or 8 for each counted rank."""
     return 8 * samples + (8 * (ranks + 1) if ranks else 0)
+
+
+OPERATION = Operation(
+    "zipf",
+    dtypes=(torch.int64,),
+    minimum_bytes=minimum_bytes,
+    exact=True,
+    functions=("zipf_counts", "zipf_samples"),
+)
 
 
 def power_sum(exponent: float, first: int, last: int) -> float:

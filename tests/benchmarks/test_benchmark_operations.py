@@ -1,20 +1,22 @@
 """The declared operations: whole, and with checks that a wrong result does not pass."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import gate, operations
 from benchmarks.registry import DEVICES
+from kempe_nb import kernels
 
-#: Operations whose implementations sum in different orders, and so agree up to rounding only.
-ROUNDED = {
-    *("class_moments", "norm_relu_pool", "projected_curvature", "softmax_hessian", "unrolled"),
-}
-#: Methods, whose tests are the same on every device.
-METHODS = {"unrolled"}
+DECLARED = {name: kernels.load(name) for name in kernels.names()}
 
 each_operation = pytest.mark.parametrize("name", operations.names())
+
+
+def test_every_operation_of_the_package_has_a_benchmark():
+    assert set(DECLARED) <= set(operations.names())
 
 
 @each_operation
@@ -24,7 +26,10 @@ def test_an_operation_is_declared_whole(name):
     names = [implementation.name for implementation in operation.implementations]
     assert len(names) == len(set(names)) and names[0] == "kempe_nb definition"
     ours = [each for each in operation.implementations if each.name.startswith("kempe_nb")]
-    assert name in ROUNDED or all(each.exact for each in ours)
+    if declared := DECLARED.get(name):
+        assert len(ours) >= len(declared.implementations)
+        assert {each.exact for each in ours} == {declared.exact}
+        assert {getattr(torch, dtype) for dtype in operation.dtypes} <= set(declared.dtypes)
     # Ours and a peer on every kind of device.
     assert {device for each in ours for device in each.devices} == set(DEVICES)
     for device in DEVICES:
@@ -40,8 +45,9 @@ def test_an_operation_is_declared_whole(name):
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_tests_that_stand_before_a_benchmark_exist(name, device):
     files = gate.test_files(name, device)
-    assert len(files) == 1 + (device == "cuda" and name not in METHODS)
-    assert all((gate.ROOT / file).is_file() for file in files)
+    assert files and all((gate.ROOT / file).is_file() for file in files)
+    own = Path("tests") / "kernels" / "gpu" / f"test_gpu_{name}.py"
+    assert (own in files) == (device == "cuda" and (gate.ROOT / own).is_file())
 
 
 @each_operation
@@ -53,7 +59,7 @@ def test_ours_and_the_peers_pass_the_check_and_what_is_wrong_does_not(name):
         # Compiling takes longer than all the rest; the gate of the benchmark does it.
         if "compiled" in implementation.name or implementation.obstacle(small, "cpu"):
             continue
-        found = gate._outputs(implementation, small, dtype, "cpu")
+        found = gate.outputs(implementation, small, dtype, "cpu")
         assert operation.check(found, small, dtype) == "", implementation.name
         for index in range(len(found)):
             wrong = [*found]

@@ -100,6 +100,33 @@ def test_a_table_has_the_rows_of_each_shape_the_fastest_first(build):
     assert rows[7] == ["slow library", "not run: over 60 s"]
 
 
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        (
+            "zipf",
+            "Implementations: definition and triton, for int64. They return the same bits, on "
+            "every device.",
+        ),
+        (
+            "projected_curvature",
+            "Implementations: definition and contraction, for float32, float64. They agree up to "
+            "rounding.",
+        ),
+    ],
+)
+def test_the_page_says_what_the_operation_declares(build_pages, operation, said):
+    rows = [{**each, "operation": operation} for each in ROWS]
+    pages, warnings = build_pages(
+        {
+            "index.md": f"# Speed\n\n```{{speed}} {operation}\n```\n",
+            f"_records/{operation}.csv": text_of(rows),
+        }
+    )
+    assert warnings == ""
+    assert said in pages["index"].get_text()
+
+
 def test_where_we_lose_is_said_in_words_and_marked(build):
     page, _ = build(ROWS)
     rows = cells(page)

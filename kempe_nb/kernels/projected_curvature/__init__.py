@@ -38,14 +38,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb import dispatch
 from kempe_nb.checks import checked_positive, common_device
+from kempe_nb.dispatch import Operation
 from kempe_nb.kernels.projected_curvature.contraction import contract, name_of, perceptron_layers
 from kempe_nb.kernels.projected_curvature.general import differentiate
 from kempe_nb.kernels.projected_curvature.matrix import ProjectedCurvature
-
-#: The implementations, as `impl` names them; the first one takes every module.
-IMPLEMENTATIONS = ("definition", "contraction")
 
 
 def projected_curvature(
@@ -114,7 +111,12 @@ def projected_curvature(
     obstacle = layers if isinstance(layers, str) else None
     if not is_entropy:
         obstacle = f"the loss is {name_of(loss)}, not the cross-entropy"
-    choice = _choose(impl, obstacle)
+    choice = OPERATION.choose(
+        inputs.device,
+        impl,
+        obstacles={"contraction": obstacle},
+        reason="the model is a multilayer perceptron under the cross-entropy",
+    )
     _check_outputs(model, inputs, labels, is_entropy)
     if choice.implementation == "contraction":
         sums = contract(layers, inputs, labels, directions.detach(), temperature)
@@ -122,6 +124,26 @@ def projected_curvature(
         plane = directions.detach()
         sums = differentiate(model, loss, inputs, labels, plane, temperature, gauss_newton)
     return sums.result(gauss_newton)
+
+
+def minimum_bytes(
+    samples: int, inputs: int, parameters: int, directions: int, nonzeros: int, itemsize: int = 4
+) -> int:
+    """Return the bytes of the data, the parameters, the nonzeros of the directions, two matrices.
+
+    A nonzero of a sparse direction comes with two indices.
+    """
+    data = samples * (inputs * itemsize + 8) + parameters * itemsize
+    return data + nonzeros * (itemsize + 16) + 2 * 8 * directions**2
+
+
+OPERATION = Operation(
+    "projected_curvature",
+    # Of parameters, inputs and directions, all alike.
+    dtypes=(torch.float32, torch.float64),
+    minimum_bytes=minimum_bytes,
+    implementations=("definition", "contraction"),
+)
 
 
 def is_cross_entropy(loss: object) -> bool:
@@ -136,26 +158,6 @@ def is_cross_entropy(loss: object) -> bool:
         # The default of PyTorch, which is no class.
         and loss.ignore_index == -100
     )
-
-
-def _choose(impl: str | None, obstacle: str | None) -> dispatch.Choice:
-    """Return the contraction where it can run, unless somebody asked for something else."""
-    name = "projected_curvature"
-    wanted, asker = dispatch._request(impl, IMPLEMENTATIONS)
-    if wanted == "contraction" and obstacle:
-        raise dispatch.ImplementationUnavailable(
-            f"{name}: {asker} asks for contraction, which cannot run here: {obstacle}"
-        )
-    if wanted:
-        choice = dispatch.Choice(name, wanted, f"asked for by {asker}")
-    elif obstacle:
-        choice = dispatch.Choice(name, "definition", obstacle)
-    else:
-        reason = "the model is a multilayer perceptron under the cross-entropy"
-        choice = dispatch.Choice(name, "contraction", reason)
-    if dispatch._only_asking.get():
-        raise dispatch._Asked(choice)
-    return choice
 
 
 def _check_devices(parameters, inputs, labels, directions) -> torch.device:

@@ -13,6 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
+from kempe_nb.kernels.triton import Compilation
+
 #: Columns of a tile, and the warps of a program.
 CONFIG = {"BLOCK": 512, "num_warps": 4}
 #: Rows of a piece, rows that are loaded at a time, and pieces that are added at a time.
@@ -140,3 +142,23 @@ def cut(counts: torch.Tensor, samples: int) -> tuple[torch.Tensor, torch.Tensor]
     start = stops[own] - counts[own] + ROWS * (piece - ends[own])
     stop = torch.minimum(start + ROWS, stops[own])
     return torch.stack([own, start, stop], 1), ends
+
+
+_PIECES = {
+    **{"out": "*fp32", "squares": "*fp32", "features": "*fp32", "order": "*i64"},
+    **{"shifts": "*fp32", "pieces": "*i64", "row_stride": "i64:16", "dimensions": "i64:16"},
+}
+_DOUBLE_PIECES = _PIECES | dict.fromkeys(("out", "squares", "features", "shifts"), "*fp64")
+_FOLD = {
+    **{"out": "*fp64", "class_squares": "*fp64", "partial": "*fp32", "squares": "*fp32"},
+    **{"ends": "*i64", "dimensions": "i64:16"},
+}
+
+COMPILATIONS = {
+    "pieces": Compilation("piece_kernel", _PIECES, 140, {"STEP": STEP}, vector=4),
+    "pieces bfloat16": Compilation(
+        "piece_kernel", {**_PIECES, "features": "*bf16"}, 140, {"STEP": STEP}, vector=4
+    ),
+    "pieces float64": Compilation("piece_kernel", _DOUBLE_PIECES, 245, {"STEP": STEP}, vector=2),
+    "fold": Compilation("fold_kernel", _FOLD, 118, {"PIECES": PIECES}, vector=2),
+}

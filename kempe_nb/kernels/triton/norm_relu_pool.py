@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kempe_nb.kernels.triton import Compilation
+
 #: Elements of a tile, unless one plane has more.
 TILE = 1_024
 #: Elements that a warp takes; with twice as many the first derivatives of 64 x 64 planes spill.
@@ -315,3 +317,39 @@ def _(x, weight, bias, v, eps):
 @double_backward_op.register_fake
 def _(x, weight, bias, v, a, p, q, eps):
     return x.new_empty(x.shape), x.new_empty(x.shape[:2]), v.new_empty(v.shape)
+
+
+_PLANES = {
+    **dict.fromkeys(("out", "of_x", "of_weight", "of_bias", "of_v"), "*fp32"),
+    **dict.fromkeys(("x", "weight", "bias", "v", "a", "p", "q"), "*fp32"),
+    **{"planes": "i64", "channels": "i64", "stride": "i64:16", "back_stride": "i64:16"},
+}
+_ARGUMENTS = {
+    "forward": "out x weight bias planes channels stride",
+    "backward": "of_x of_weight of_bias x weight bias v planes channels stride",
+    "double_backward": "of_x of_weight of_v x weight bias v a p q planes channels stride "
+    "back_stride",
+}
+
+
+def _compilation(order, side, registers, dtype="fp32", vector=4) -> Compilation:
+    """Return an order of derivatives for planes of some side; a low dtype computes in float32."""
+    types = {name: _PLANES[name].replace("fp32", dtype) for name in _ARGUMENTS[order].split()}
+    kind = "tl.float64" if dtype == "fp64" else "tl.float32"
+    constants = {"H": side[0], "W": side[1], "EPS": 1e-5, "KIND": kind}
+    return Compilation(f"{order}_kernel", types, registers, constants, vector, side)
+
+
+COMPILATIONS = {
+    "forward 8": _compilation("forward", (8, 8), 36, vector=2),
+    "forward 64": _compilation("forward", (64, 64), 34, vector=2),
+    "backward 8": _compilation("backward", (8, 8), 47),
+    "backward 64": _compilation("backward", (64, 64), 36),
+    "backward 64 float64": _compilation("backward", (64, 64), 80, "fp64", vector=2),
+    "double backward 8": _compilation("double_backward", (8, 8), 62),
+    "double backward 32 bfloat16": _compilation("double_backward", (32, 32), 62, "bf16"),
+    "double backward 9 x 12": _compilation("double_backward", (9, 12), 80),
+    "double backward 64": _compilation("double_backward", (64, 64), 70),
+    "double backward 8 float64": _compilation("double_backward", (8, 8), 180, "fp64", vector=2),
+    "double backward 64 float64": _compilation("double_backward", (64, 64), 126, "fp64", vector=2),
+}

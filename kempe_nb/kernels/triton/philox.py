@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from kempe_nb.kernels.triton import Compilation
+
 #: Numbers of one program, and its warps.
 CONFIG = {"BLOCK": 1024, "num_warps": 4}
 
@@ -110,3 +112,18 @@ def integers(shape, seed, offset, stream, low, span, device) -> torch.Tensor:
         grid = (triton.cdiv(size, CONFIG["BLOCK"]),)
         integers_kernel[grid](out, signed(seed), signed(offset), stream, *bounds, size, **CONFIG)
     return out
+
+
+_DRAW = {"seed": "i64", "offset": "i64", "stream": "i64", "size": "i64:16"}
+_BOUNDS = {"low": "i64", "last": "i64", "mask": "i64"}
+
+COMPILATIONS = {
+    "bits": Compilation("read_kernel", {"out": "*i64", **_DRAW}, 64, {"KIND": "bits"}, vector=2),
+    "float32": Compilation(
+        "read_kernel", {"out": "*fp32", **_DRAW}, 64, {"KIND": "float32"}, vector=4
+    ),
+    "float64": Compilation(
+        "read_kernel", {"out": "*fp64", **_DRAW}, 64, {"KIND": "float64"}, vector=2
+    ),
+    "integers": Compilation("integers_kernel", {"out": "*i64", **_DRAW, **_BOUNDS}, 80, vector=2),
+}

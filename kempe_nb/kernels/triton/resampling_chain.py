@@ -14,6 +14,7 @@ import triton.language as tl
 
 from kempe_nb.kernels.philox import Purpose
 from kempe_nb.kernels.poisson import stirling_table, table_thresholds
+from kempe_nb.kernels.triton import Compilation
 from kempe_nb.kernels.triton.poisson import poisson
 
 #: One warp with one atom for each lane: a program runs until its last atom is dead, so the fewer
@@ -87,3 +88,14 @@ def run(
         )
         sums[:, part] = own
     return total, sums
+
+
+_CHAIN = {
+    **{"law": "*fp64", "ratios": "*fp64", "seeds": "*i64", "thresholds": "*i64"},
+    **{"stirling": "*fp64", "sums": "*i64", "atoms": "i64", "generations": "i64"},
+}
+
+COMPILATIONS = {
+    "float64": Compilation("chain_kernel", _CHAIN, 80, rounds_once=True),
+    "float32": Compilation("chain_kernel", {**_CHAIN, "law": "*fp32"}, 80, rounds_once=True),
+}

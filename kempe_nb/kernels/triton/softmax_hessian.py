@@ -13,6 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
+from kempe_nb.kernels.triton import Compilation
+
 #: The kernel for rows that fit on chip, by the largest number of classes: elements of a tile, and
 #: warps of a program.
 TILES = ((1_024, 2_048, 4), (4_096, 4_096, 8), (8_192, 8_192, 8))
@@ -138,3 +140,23 @@ def tile_of(classes: int) -> dict:
     block = triton.next_power_of_2(classes)
     _, elements, warps = next(tile for tile in TILES if classes <= tile[0])
     return {"ROWS": max(1, elements // block), "BLOCK": block, "num_warps": warps}
+
+
+_PRODUCT = {
+    **{"out": "*fp32", "logits": "*fp32", "vectors": "*fp32", "temperatures": "*fp32"},
+    **{"rows": "i64", "classes": "i64:16"},
+}
+_ROWS = _PRODUCT | {"count": "i64"}
+_LOW_ROWS = _ROWS | dict.fromkeys(("out", "logits", "vectors"), "*bf16")
+_DOUBLE_PRODUCT = _PRODUCT | dict.fromkeys(("out", "logits", "vectors", "temperatures"), "*fp64")
+_DOUBLE_ROWS = _DOUBLE_PRODUCT | {"count": "i64"}
+
+COMPILATIONS = {
+    "short rows": Compilation("rows_kernel", _ROWS, 225, vector=4, shape=(10,)),
+    "rows": Compilation("rows_kernel", _ROWS, 140, vector=4, shape=(4_096,)),
+    "rows bfloat16": Compilation("rows_kernel", _LOW_ROWS, 140, vector=4, shape=(4_096,)),
+    "rows float64": Compilation("rows_kernel", _DOUBLE_ROWS, 210, vector=2, shape=(4_096,)),
+    "widest rows": Compilation("rows_kernel", _ROWS, 255, vector=4, shape=(8_192,)),
+    "long rows": Compilation("long_rows_kernel", _PRODUCT, 140, vector=4),
+    "long rows float64": Compilation("long_rows_kernel", _DOUBLE_PRODUCT, 208, vector=2),
+}

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from kempe_nb.kernels.philox import Purpose
+from kempe_nb.kernels.triton import Compilation
 from kempe_nb.kernels.triton.elementary import exp_minus, log
 from kempe_nb.kernels.triton.philox import block_words, join_words, signed, uniform_53
 from kempe_nb.kernels.triton.poisson import draw_63
@@ -132,3 +133,22 @@ def _parameters(law, device) -> tuple:
     ends = torch.tensor([law.last_rank, law.last_mask], dtype=torch.int64, device=device)
     table = np.append(law.thresholds, 0)
     return exponent, ends, torch.from_numpy(table).to(device), len(law.bands)
+
+
+_DRAW = {
+    **{"exponent": "*fp64", "ends": "*i64", "thresholds": "*i64", "bands": "i64"},
+    **{"seed": "i64", "offset": "i64", "stream": "i64", "size": "i64:16"},
+}
+
+COMPILATIONS = {
+    "samples": Compilation(
+        "samples_kernel", {"out": "*i64", **_DRAW}, 80, vector=2, rounds_once=True
+    ),
+    "counts": Compilation(
+        "counts_kernel",
+        {"counts": "*i64", **_DRAW, "ranks": "i64"},
+        96,
+        {"HEAD": HEAD, "TURNS": TURNS},
+        rounds_once=True,
+    ),
+}

@@ -1,13 +1,15 @@
 """The page of the benchmarks: tables and pictures of what `python -m benchmarks` left behind.
 
-`{speed}` shows the rows of one operation: for each device a table, in which the shapes where we
-lose are marked, a picture of the times over the physical floor, and where the numbers come from.
+`{speed}` shows the rows of one operation: what it declares of itself, and for each device a table,
+in which the shapes where we lose are marked, a picture of the times over the physical floor, and
+where the numbers come from.
 """
 
 import csv
 import math
 from collections.abc import Iterator
 from html import escape
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,6 +19,8 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from kempe_nb import kernels
+from kempe_nb.dispatch import Operation
 from kempe_nb.notebook import figures
 from kempe_nb.publish.sphinx.markup import table
 from kempe_nb.publish.stage import RECORDS
@@ -55,10 +59,29 @@ class SpeedDirective(SphinxDirective):
                 location=self.get_location(),
             )
             return []
-        found = [node for group in by_machine(rows) for node in _machine_nodes(group)]
+        found = []
+        if operation in kernels.names():
+            declared = kernels.load(operation)
+            self.env.note_dependency(import_module(declared.minimum_bytes.__module__).__file__)
+            found.append(nodes.paragraph(text=declaration(declared)))
+        found += [node for group in by_machine(rows) for node in _machine_nodes(group)]
         if not any(row["device"].startswith("cuda") for row in rows):
             found.append(nodes.paragraph(text="Not yet measured on a GPU."))
         return found
+
+
+def declaration(operation: Operation) -> str:
+    """Return what an operation says of itself, in a sentence or two."""
+    *names, last = operation.implementations
+    names = f"{', '.join(names)} and {last}" if names else last
+    dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in operation.dtypes)
+    if len(operation.implementations) == 1:
+        agreement = ""
+    elif operation.exact:
+        agreement = " They return the same bits, on every device."
+    else:
+        agreement = " They agree up to rounding."
+    return f"Implementations: {names}, for {dtypes}.{agreement}"
 
 
 def read_rows(file: Path) -> list[Row]:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from kempe_nb import projected_curvature, which
 from kempe_nb.dispatch import ImplementationUnavailable
-from kempe_nb.kernels.projected_curvature import IMPLEMENTATIONS, contraction, general
+from kempe_nb.kernels.projected_curvature import OPERATION, contraction, general
 from kempe_nb.kernels.projected_curvature.directions import sparse_directions
 from kempe_nb.kernels.projected_curvature.matrix import (
     SymmetricMatrix,
@@ -23,7 +23,7 @@ from kempe_nb.kernels.projected_curvature.matrix import (
 )
 
 ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Identity]
-each_implementation = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+each_implementation = pytest.mark.parametrize("impl", OPERATION.implementations)
 
 
 def perceptron(*sizes, activation=nn.ReLU, bias=False, dtype=torch.float64, seed=0):
@@ -120,7 +120,7 @@ def test_both_implementations_agree_on_any_perceptron(hidden, classes, samples, 
     )
     one, other = (
         projected_curvature(model, F.cross_entropy, data, directions, impl=impl)
-        for impl in IMPLEMENTATIONS
+        for impl in OPERATION.implementations
     )
     for name in ("gauss_newton", "remainder"):
         torch.testing.assert_close(
@@ -135,7 +135,7 @@ def test_parts_of_any_size(monkeypatch, block):
     monkeypatch.setattr(contraction, "TANGENT_BYTES", {False: block})
     monkeypatch.setattr(general, "PRODUCT_BYTES", {False: block})
     monkeypatch.setattr(general, "SAMPLES", 7)
-    for impl in IMPLEMENTATIONS:
+    for impl in OPERATION.implementations:
         found = projected_curvature(model, F.cross_entropy, data, directions, impl=impl)
         assert_exact(found, model, data, directions)
 
@@ -415,7 +415,7 @@ def test_the_model_stays_as_it_is():
     before = flat(model)
     model[1].weight.requires_grad_(False)
     directions = torch.randn(size_of(model), 4, dtype=torch.float64)
-    for impl in IMPLEMENTATIONS:
+    for impl in OPERATION.implementations:
         with torch.no_grad():
             found = projected_curvature(model, F.cross_entropy, data, directions, impl=impl)
         assert_exact(found, model, data, directions)
