@@ -4,14 +4,15 @@ A table needs the parameters, the cells tagged `sweep`, and those tagged `sweep-
 elsewhere on the page leaves the stored file as good as it was.
 """
 
-import ast
 import builtins
+import json
 import re
-from collections.abc import Iterable
+import subprocess
 from pathlib import Path
 
 import nbformat
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
+from ruff.__main__ import find_ruff_bin
 
 from kempe_nb.publish.project import UsageError, code_cells, first_line, name_of, parse, tags_of
 
@@ -27,7 +28,7 @@ def selected_cells(
     ------
     UsageError
         When no cell is tagged for the table, when none of these cells keeps it, or when they use a
-        name that none of them defines.
+        name that none of them defines, or only a later line.
     """
     wanted = {"parameters", SHARED_TAG, f"{SHARED_TAG}-{table}"}
     cells = [c for c in code_cells(notebook) if wanted & set(tags_of(c))]
@@ -48,12 +49,15 @@ def selected_cells(
             parse(cell.source)
         except SyntaxError as error:
             raise UsageError(f"{name_of(path)}: the cell '{first_line(cell)}': {error}") from None
-    missing = undefined_names(cell.source for cell in cells)
-    if missing:
-        name, line = next(iter(missing.items()))
+    for found in undefined_names(cells):
+        line = first_line(cells[found["cell"] - 1])
+        if found["code"] != "F821":
+            # IPython reads a little that ruff does not, such as the prompts of a pasted session.
+            raise UsageError(f"{name_of(path)}: the cell '{line}': {found['message']}")
+        name = found["message"].split("`")[1]
         raise UsageError(
             f"table {table!r} of {name_of(path)}: the cell '{line}' uses {name!r}, which no cell "
-            f"tagged {SHARED_TAG} or {SHARED_TAG}-{table} defines"
+            f"tagged {SHARED_TAG} or {SHARED_TAG}-{table} defines before"
         )
     return cells
 
@@ -65,37 +69,39 @@ def tables_of(notebook: nbformat.NotebookNode) -> set[str]:
     return {tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)}
 
 
-def undefined_names(sources: Iterable[str]) -> dict[str, str]:
-    """Return names that are used and bound nowhere, with the first line of their cell.
+def undefined_names(cells: list[nbformat.NotebookNode]) -> list[dict]:
+    """Return what ruff finds: its rule F821, and syntax that it cannot read.
 
-    A function may use what a later cell defines, so the order of the cells does not count here.
+    A function may use what a later cell defines; a line outside of functions may not, even in a
+    loop that comes round to it, and no function may use what a later line deletes. After an
+    `import *`, every name counts as defined.
+
+    Raises
+    ------
+    UsageError
+        When ruff does not run.
     """
-    bound, used = set(dir(builtins)) | {"get_ipython", "display"}, {}
-    for source in sources:
-        for node in ast.walk(parse(source)):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                used.setdefault(node.id, first_line(new_code_cell(source)))
-            else:
-                bound |= _bound_by(node)
-    return {name: line for name, line in used.items() if name not in bound}
-
-
-def _bound_by(node: ast.AST) -> set[str | None]:
-    """Return the names that a node binds."""
-    match node:
-        case ast.Name():
-            return {node.id}
-        case ast.arg():
-            return {node.arg}
-        case ast.Import() | ast.ImportFrom():
-            return {(name.asname or name.name).split(".")[0] for name in node.names}
-        case ast.MatchMapping():
-            return {node.rest}
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.ExceptHandler():
-            return {node.name}
-        case ast.MatchAs() | ast.MatchStar():
-            return {node.name}
-    return set()
+    # The metadata of a notebook or a cell may name another language, which ruff would pass over.
+    cut = new_notebook(cells=[new_code_cell(cell.source) for cell in cells])
+    # Ruff's own list may be that of another version of Python than the one at hand.
+    known = json.dumps([*dir(builtins), "get_ipython", "display"])
+    options = ["--isolated", "--ignore-noqa", "--select=F821", f"--config=builtins={known}"]
+    output = ["--exit-zero", "--output-format=json", "--stdin-filename=cut.ipynb", "-"]
+    try:
+        ran = subprocess.run(
+            [find_ruff_bin(), "check", *options, *output],
+            input=nbformat.writes(cut),
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip()
+        raise UsageError(
+            f"ruff, which looks for undefined names, does not run: {reason}; "
+            'accepted is the one of pip install "kempe-nb[book]"'
+        ) from None
+    return json.loads(ran.stdout)
 
 
 def cut_notebook(

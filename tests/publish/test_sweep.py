@@ -4,16 +4,17 @@ import csv
 import json
 import os
 import signal
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 
 from kempe_nb.__main__ import main
 from kempe_nb.notebook import results
-from kempe_nb.publish import confirm, staleness, sweep as sweeps
+from kempe_nb.publish import confirm, select, staleness, sweep as sweeps
 from kempe_nb.publish.project import Project, UsageError
-from kempe_nb.publish.select import undefined_names
 from kempe_nb.publish.stage import stored_runs
 from kempe_nb.publish.staleness import stale_reason
 
@@ -423,21 +424,65 @@ def test_a_kept_number_cannot_take_the_column_of_a_parameter(
     assert not project.results("small").exists()
 
 
-def test_names_that_any_statement_binds_are_known_to_the_cells():
-    bound = (
-        "import os.path, sys as system\nfrom math import pi as half\nasync def later(a, *b, **c):\n"
-        "    global counted\n    counted = [d for d in b]\n    return a, c, d\n"
-        "class Kind:\n    pass\ntry:\n    pass\nexcept OSError as error:\n    print(error)\n"
-        "match half:\n    case [first, *rest]:\n        first, rest\n"
-        "    case {'a': 1, **others}:\n        others\n    case str() as text:\n        text\n"
-        "with open('f') as file, (n := 1):\n    file, n\n"
-        "later, Kind, counted, os, system, defined_below()"
-    )
-    assert undefined_names([bound, "def defined_below():\n    return 1", "%timeit n"]) == {}
-    assert undefined_names(["x = 1", "y = x\nz = path + Path"]) == {
-        "path": "y = x",
-        "Path": "y = x",
-    }
+def select_cells(*sources):
+    """Select the cells of a table "laws" that keeps a number."""
+    sources = (f"{IMPORTS}\nresults.keep('laws', x=1)", *sources)
+    cells = [new_code_cell(source, metadata={"tags": ["sweep-laws"]}) for source in sources]
+    return select.selected_cells(new_notebook(cells=cells), "laws", Path("chapters/small.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["import os.path, sys as system\nfrom math import pi as half\nos, system, half"],
+        ["class Kind:\n    pass\nasync def later(a, *b, **c):\n    return a, b, c\nKind, later"],
+        ["def count():\n    global counted\n    counted = 1", "count(), counted"],
+        ["def early():\n    return late", "late = 1\nearly()"],
+        ["squares = [n * n for n in range(3) if n]\nsorted(squares, key=lambda each: -each)"],
+        ["try:\n    pass\nexcept OSError as error:\n    print(error)"],
+        ["match 1:\n    case [first, *rest]:\n        first, rest"],
+        ["match 1:\n    case str() as text:\n        text"],
+        ["match {}:\n    case {'a': 1, **others}:\n        others"],
+        ["with open('f') as file, (n := 1):\n    file, n"],
+        ["display(get_ipython(), ExceptionGroup, __name__)"],
+        ["%timeit n\nfound = !ls\nfound", "%%bash\nls $n", "%%time\ntimed = 1", "timed"],
+        [],
+    ],
+)
+def test_names_that_any_statement_binds_are_known_to_the_cells(sources):
+    assert len(select_cells(*sources)) == 1 + len(sources)
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["x = 1", "", "# y\ny = x\nz = path"], "the cell '# y' uses 'path', which no cell tagged"),
+        (["def f():\n    return path"], "the cell 'def f():' uses 'path'"),
+        (["x = path", "path = 1"], "the cell 'x = path' uses 'path'"),
+        (["path  # noqa"], "the cell 'path  # noqa' uses 'path'"),
+        (["%%time\nx = path"], "the cell '%%time' uses 'path'"),
+        (["[n for n in (1, 2)]\nn"], "uses 'n'"),
+        (["x = 1", ">>> path"], "small: the cell '>>> path': Expected a statement"),
+    ],
+)
+def test_a_cell_that_uses_what_none_defines_is_named(sources, message):
+    with pytest.raises(UsageError) as refused:
+        select_cells(*sources)
+    assert message in str(refused.value)
+
+
+def no_ruff():
+    raise FileNotFoundError("bin/ruff")
+
+
+@pytest.mark.parametrize(
+    ("find", "reason"),
+    [(no_ruff, "bin/ruff"), (lambda: sys.executable, "can't open file .*check")],
+)
+def test_ruff_that_does_not_run_is_said(monkeypatch, find, reason):
+    monkeypatch.setattr(select, "find_ruff_bin", find)
+    with pytest.raises(UsageError, match=rf"does not run: .*{reason}.*kempe-nb\[book\]"):
+        select_cells()
 
 
 @pytest.mark.parametrize(
@@ -449,7 +494,7 @@ def test_names_that_any_statement_binds_are_known_to_the_cells():
     ],
 )
 def test_cells_that_do_not_stand_alone_are_refused(project, write_sweep, capfd, cells, message):
-    write_sweep(*cells)
+    write_sweep(*cells, unrelated="missing = 1")
     assert main(["sweep", "small", "-p", "seed=1"]) == 2
     assert message in capfd.readouterr().err
 
