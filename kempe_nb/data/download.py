@@ -1,18 +1,14 @@
 """Files that are published with a checksum: reading them, and fetching what is not there."""
 
 import hashlib
-import http.client
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kempe_nb.data.cache import FOLDER_VARIABLE, workshop
 from kempe_nb.data.errors import DataError
-from kempe_nb.data.torchvision_import import import_torchvision
 
-# urllib waits for ever by default: a firewall that drops packets would look like a hung notebook.
+# A firewall that drops packets must not look like a hung notebook.
 NETWORK_TIMEOUT_SECONDS = 30.0
 
 
@@ -87,21 +83,13 @@ def _require_writable(folder: Path) -> None:
 
 def _download(address: str, file: Published, folder: Path) -> str | None:
     """Try one address; return None, or why there still is no file of this name in `folder`."""
-    download_url = import_torchvision().datasets.utils.download_url
-    timeout = socket.getdefaulttimeout()
+    # Only now: most readers have their data, or take sets that need no download.
+    import pooch
+
+    # Pooch writes to a temporary file, and moves it only if the checksum fits.
+    downloader = pooch.HTTPDownloader(timeout=NETWORK_TIMEOUT_SECONDS)
     try:
-        # torchvision's downloader takes no timeout of its own.
-        socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
-        # A fresh temporary folder each time: download_url would take what an earlier, broken
-        # attempt left there for the finished file.
-        with workshop(folder) as temporary:
-            partial = temporary / file.name
-            download_url(address, temporary, filename=file.name)
-            if (found := _md5(partial.read_bytes())) != file.md5:
-                return f"md5 expected {file.md5}, found {found}, the download was discarded"
-            os.replace(partial, folder / file.name)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        pooch.retrieve(address, f"md5:{file.md5}", file.name, folder, downloader=downloader)
+    except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        socket.setdefaulttimeout(timeout)
     return None
