@@ -62,6 +62,15 @@ def check_dtype(tensor: torch.Tensor, name: str, accepted: Iterable[torch.dtype]
         raise TypeError(f"{name} is {tensor.dtype}; accepted are {spoken_of}")
 
 
+def check_finite(tensor: torch.Tensor, name: str) -> None:
+    """Refuse a tensor with NaN or infinity, by name and with the number of such elements."""
+    # The extremes first, which take no memory; NaN is among them.
+    ends = torch.aminmax(tensor.detach()) if tensor.numel() else ()
+    if not all(torch.isfinite(end) for end in ends):
+        wrong = int((~torch.isfinite(tensor)).sum())
+        raise ValueError(f"{name} holds {wrong} elements that are NaN or infinite")
+
+
 def checked_shape(shape: object) -> tuple[int, ...]:
     """Return an int, or a tuple or list of int, as a tuple; refuse anything else."""
     sizes = shape if isinstance(shape, tuple | list) else (shape,)

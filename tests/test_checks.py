@@ -92,6 +92,26 @@ def test_what_is_no_shape_is_refused(shape):
         checks.checked_shape(shape)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_counted(wrong, dtype):
+    tensor = torch.zeros(3, 4, dtype=dtype, requires_grad=True)
+    checks.check_finite(tensor, "x")
+    with pytest.raises(ValueError, match="^x holds 2 elements that are NaN or infinite$"):
+        checks.check_finite(tensor.detach().index_fill(1, torch.tensor([2]), wrong)[:2], "x")
+
+
+def test_nothing_and_integers_are_finite():
+    checks.check_finite(torch.empty(0, 3), "x")
+    checks.check_finite(torch.tensor([2**62]), "x")
+
+
+def test_a_dtype_is_one_of_those_accepted():
+    checks.check_dtype(torch.zeros(1), "x", [torch.float16, torch.float32])
+    with pytest.raises(TypeError, match="^x is torch.int64; accepted are float16, float32$"):
+        checks.check_dtype(torch.tensor([1]), "x", [torch.float16, torch.float32])
+
+
 def test_a_law_comes_back_in_double_precision():
     found = checks.checked_probabilities(np.array([0.25, 0.75], np.float32), "p")
     assert found.dtype == np.float64 and found.tolist() == [0.25, 0.75]

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.checks import check_dtype, checked_integer, common_device
+from kempe_nb.checks import check_dtype, check_finite, checked_integer, common_device
 from kempe_nb.dispatch import Operation
 
 #: Bytes of the block of deviations that is worked on at a time. On a CPU it stays in the cache of a
@@ -318,7 +318,5 @@ def _check_finite(features: torch.Tensor, squares: torch.Tensor) -> None:
     """Refuse NaN and infinity; they are in the squares, so that no read is spent on looking."""
     if torch.isfinite(squares).all():
         return
-    wrong = int((~torch.isfinite(features)).sum())
-    if wrong:
-        raise ValueError(f"features holds {wrong} elements that are NaN or infinite")
+    check_finite(features, "features")
     raise ValueError("features is so large that differences overflow; accepted are smaller numbers")

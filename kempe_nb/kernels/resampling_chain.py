@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from kempe_nb.checks import checked_integer, common_device
+from kempe_nb.checks import check_dtype, check_finite, checked_integer, common_device
 from kempe_nb.dispatch import Operation
 from kempe_nb.kernels.philox import CHUNK, Purpose, split_words
 from kempe_nb.kernels.poisson import LARGEST_MEAN, may_be_positive, poisson
@@ -206,16 +206,14 @@ def _checked_law(probabilities: object) -> torch.Tensor:
     if not isinstance(probabilities, torch.Tensor):
         kind = type(probabilities).__name__
         raise TypeError(f"probabilities is a {kind}; accepted is a torch.Tensor")
-    if probabilities.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"probabilities is {probabilities.dtype}; accepted are float32 and float64")
+    check_dtype(probabilities, "probabilities", OPERATION.dtypes)
     if probabilities.ndim != 1 or len(probabilities) > 2**40:
         shape = tuple(probabilities.shape)
         raise ValueError(f"probabilities has shape {shape}; accepted is one axis of up to 2**40")
     law = probabilities.detach()
     if len(law):
+        check_finite(law, "probabilities")
         low, total = float(law.min()), float(law.sum(dtype=torch.float64))
-        if not np.isfinite(total):
-            raise ValueError("probabilities holds NaN or infinity; accepted are numbers from 0 on")
         if low < 0:
             raise ValueError(f"probabilities holds {low:g}; accepted are numbers from 0 on")
         if total > 1 + 1e-6:

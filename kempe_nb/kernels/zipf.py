@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kempe_nb.checks import checked_integer, checked_number, checked_shape
+from kempe_nb.checks import checked_integer, checked_number, checked_shape, keep_checked
 from kempe_nb.dispatch import Operation
 from kempe_nb.kernels import elementary
 from kempe_nb.kernels.philox import (
@@ -60,10 +60,23 @@ class ZipfLaw:
         s, after the temperature.
     last_rank : int
         K, after top-k and top-p.
+
+    Raises
+    ------
+    ValueError
+        For an exponent that is not a number from 0 to 64, or a last rank below 1 or above 2**62.
     """
 
     exponent: float
     last_rank: int
+
+    def __post_init__(self):
+        beyond, accepted = math.nextafter(LARGEST_EXPONENT, math.inf), "a number from 0 to 64"
+        keep_checked(
+            self,
+            exponent=checked_number(self.exponent, "exponent", 0.0, beyond, accepted),
+            last_rank=checked_integer(self.last_rank, "last_rank", 1, LARGEST_VOCABULARY),
+        )
 
     @functools.cached_property
     def bands(self) -> np.ndarray:

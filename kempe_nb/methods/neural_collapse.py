@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kempe_nb.checks import checked_integer, common_device
+from kempe_nb.checks import check_finite, checked_integer, common_device
 from kempe_nb.kernels.class_moments import (
     ClassMoments,
     check_features,
@@ -310,8 +310,7 @@ def _check_layer(weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias has shape {tuple(bias.shape)}; accepted is {(len(weight),)}")
     for name, tensor in named.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds NaN or infinity; accepted are finite numbers")
+        check_finite(tensor, name)
 
 
 def _check_width(features: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> None:

@@ -38,7 +38,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.checks import checked_positive, common_device
+from kempe_nb.checks import check_finite, checked_positive, common_device
 from kempe_nb.dispatch import Operation
 from kempe_nb.kernels.projected_curvature.contraction import contract, name_of, perceptron_layers
 from kempe_nb.kernels.projected_curvature.general import differentiate
@@ -83,7 +83,7 @@ def projected_curvature(
     Raises
     ------
     TypeError
-        For inputs, labels or directions of the wrong dtype.
+        For data that are no pair, and inputs, labels or directions of the wrong dtype.
     ValueError
         For a loss that is not the cross-entropy with its Gauss-Newton part; shapes that do not fit;
         no samples or directions, or more directions than parameters; labels out of range;
@@ -93,6 +93,8 @@ def projected_curvature(
         For the contraction of a model that is no multilayer perceptron.
     """
     parameters = list(model.parameters())
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data is a {type(data).__name__}; accepted is (inputs, labels)")
     inputs, labels = data
     if isinstance(directions, torch.Tensor) and directions.layout != torch.strided:
         directions = directions.to_sparse_coo().coalesce()
@@ -188,11 +190,7 @@ def _check_numbers(parameters, inputs, directions) -> None:
     entries = directions if directions.layout == torch.strided else directions.values()
     named = [*((f"parameter {i}", p) for i, p in enumerate(parameters)), ("inputs", inputs)]
     for name, tensor in (*named, ("directions", entries)):
-        # The extremes first, which take no memory; NaN is among them.
-        ends = torch.aminmax(tensor.detach()) if tensor.numel() else ()
-        if not all(torch.isfinite(end) for end in ends):
-            wrong = int((~torch.isfinite(tensor)).sum())
-            raise ValueError(f"{name} holds {wrong} elements that are NaN or infinite")
+        check_finite(tensor, name)
 
 
 def _check_modules(model: nn.Module) -> None:

@@ -617,3 +617,9 @@ def test_bad_input_is_named(change, error, message):
 def test_sizes_of_directions_are_checked(size, count):
     with pytest.raises(ValueError, match="accepted is an integer"):
         sparse_directions(size, count)
+
+
+@pytest.mark.parametrize("data", [torch.ones(2, 4), [torch.ones(2, 4)], {"x": 1, "y": 2}])
+def test_data_that_are_no_pair_are_named(data):
+    with pytest.raises(TypeError, match=r"data is a .*; accepted is \(inputs, labels\)"):
+        projected_curvature(nn.Linear(4, 2), F.cross_entropy, data, torch.ones(10, 1))

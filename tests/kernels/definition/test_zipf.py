@@ -476,3 +476,20 @@ def test_a_law_and_an_implementation_that_are_none_are_refused(call, monkeypatch
     with pytest.raises(ImplementationUnavailable, match=r"the tensors are on cpu"):
         call(impl="triton")
     assert torch.equal(call(impl="definition"), call())
+
+
+@pytest.mark.parametrize(
+    ("exponent", "last_rank", "message"),
+    [
+        (-1, 10, "exponent is -1; accepted is a number from 0 to 64"),
+        ("2", 10, "exponent is '2'; accepted is a number from 0 to 64"),
+        (math.nan, 10, "exponent is nan; accepted is a number from 0 to 64"),
+        (2, 0, "last_rank is 0; accepted is an integer from 1 to 2**62"),
+        (2, 2.5, "last_rank is 2.5; accepted is an integer from 1 to 2**62"),
+    ],
+)
+def test_a_law_that_is_made_by_hand_is_checked_too(exponent, last_rank, message):
+    with pytest.raises(ValueError) as error:
+        ZipfLaw(exponent, last_rank)
+    assert str(error.value) == message
+    assert ZipfLaw(64, 2**62) == ZipfLaw(64.0, 2**62)
