@@ -78,11 +78,12 @@ def remake(project: Project, *, scheduler: str | None = None, jobs: int | None =
     files = []
     for file in stored_files(project):
         try:
-            files.append((not is_base(file), file))
+            # A base and those that take its verdict together, so that little is lost by a stop.
+            files.append((file.with_name(base_name(file)), not is_base(file), file))
         except results.ResultsError as error:
             print(f"{file.relative_to(project.root)}: {error}", flush=True)
             good = False
-    for _, file in sorted(files):
+    for *_, file in sorted(files):
         reason = stale_reason(project, file, judge.hashes)
         print(f"{file.relative_to(project.root)}: {reason or 'up to date'}", flush=True)
         if not reason:
@@ -122,8 +123,13 @@ def _confirm(judge: "Judge", sweep: Sweep, code: str) -> str:
 
 def is_base(file: Path) -> bool:
     """Tell whether a file is the base of the tables that share its cells."""
+    return file.stem == base_name(file)
+
+
+def base_name(file: Path) -> str:
+    """Return the name of the base of a stored file, which may be its own."""
     told = provenance(file)
-    return file.stem == default_name(told["table"], told["profile"])
+    return default_name(told["table"], told["profile"])
 
 
 def base_of(sweep: Sweep) -> Sweep:
