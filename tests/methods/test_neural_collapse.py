@@ -312,7 +312,11 @@ def test_features_are_read_twice_and_no_square_matrix_of_them_is_made():
     [
         ({"weight": torch.zeros(1, 3)}, ValueError, r"weight has shape \(1, 3\); accepted is"),
         ({"weight": torch.zeros(2, 4)}, ValueError, "features has 3 columns, weight 4"),
-        ({"weight": torch.full((2, 3), torch.nan)}, ValueError, "weight holds . elements that are NaN"),
+        (
+            {"weight": torch.full((2, 3), torch.nan)},
+            ValueError,
+            "weight holds . elements that are NaN",
+        ),
         ({"bias": torch.zeros(3)}, ValueError, r"bias has shape \(3,\); accepted is \(2,\)"),
         ({"bias": torch.full((2,), torch.inf)}, ValueError, "bias holds . elements that are NaN"),
         ({"labels": torch.zeros(4, dtype=torch.int64)}, ValueError, "samples of 1 classes"),
