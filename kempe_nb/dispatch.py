@@ -6,12 +6,12 @@ needs to know of operations reads that: the public functions, the tests, the ben
 of the book. The rule:
 
 * the first implementation that the operation declares and that can take the call runs it, and
-  otherwise the definition: on CUDA tensors Triton, on a CPU the definition;
+  otherwise the definition: on CUDA tensors Triton, on a CPU Numba where it is installed;
 * whoever asks for an implementation by the argument `impl` gets it or an error, never another one;
 * the context manager `use`, and then the variable `KEMPE_NB_IMPL`, speak in the same way to all
   operations that have an implementation of this name; the others go by the rule.
 
-Nothing here imports Triton before a CUDA tensor is at hand.
+Nothing here imports Triton before a CUDA tensor is at hand, and nothing here imports Numba.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from types import MappingProxyType
 
 import torch
@@ -30,12 +32,15 @@ from kempe_nb.checks import checked_choice
 IMPLEMENTATIONS = {
     "definition": "the specification, in PyTorch or NumPy, on any device",
     "contraction": "another way to compute the same, for a narrower class of models",
+    "numba": "compiled code for CPU tensors",
     "triton": "compiled code for CUDA tensors",
 }
 #: The environment variable that chooses for a whole run.
 VARIABLE = "KEMPE_NB_IMPL"
 #: The first and the last minor version of Triton that the kernels are tested with.
 TESTED_TRITON = ((3, 6), (3, 9))
+#: The first and the last minor version of Numba that the kernels are tested with.
+TESTED_NUMBA = ((0, 68), (0, 68))
 #: The lowest compute capability that the kernels are compiled for in the tests.
 LOWEST_CAPABILITY = (8, 0)
 
@@ -209,7 +214,9 @@ def _chosen(choice: Choice) -> Choice:
 
 def _hardware_obstacle(implementation: str, device: torch.device, *, asked: bool) -> str | None:
     """Return what keeps every implementation of a name from running on a device, if anything."""
-    return triton_obstacle(device, asked=asked) if implementation == "triton" else None
+    if implementation == "triton":
+        return triton_obstacle(device, asked=asked)
+    return numba_obstacle(device) if implementation == "numba" else None
 
 
 def triton_obstacle(device: torch.device, *, asked: bool = False) -> str | None:
@@ -221,18 +228,57 @@ def triton_obstacle(device: torch.device, *, asked: bool = False) -> str | None:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not (device.type == "cpu" and interpreted and asked):
         return f"the tensors are on {device}; Triton takes CUDA tensors"
-    version = triton_version()
-    first, last = (".".join(map(str, end)) for end in TESTED_TRITON)
-    if version is None:
-        return f"Triton is not installed; tested are versions {first} to {last}"
-    minor = re.match(r"(\d+)\.(\d+)", version)
-    if not minor or not TESTED_TRITON[0] <= tuple(map(int, minor.groups())) <= TESTED_TRITON[1]:
-        return f"Triton is version {version}; tested are versions {first} to {last}"
+    if obstacle := _untested("Triton", triton_version(), TESTED_TRITON):
+        return obstacle
     if device.type == "cuda" and (found := torch.cuda.get_device_capability(device)) < (
         LOWEST_CAPABILITY
     ):
         return f"{device} has compute capability {found}; tested are {LOWEST_CAPABILITY} and later"
     return None
+
+
+def numba_obstacle(device: torch.device) -> str | None:
+    """Return why Numba cannot run on `device` here and now, or None if it can.
+
+    Compiled code is invisible to PyTorch: whoever records, transforms or counts the operations of a
+    function would see nothing, and a recording would replay nothing.
+    """
+    if device.type != "cpu":
+        return f"the tensors are on {device}; Numba takes CPU tensors"
+    if torch.compiler.is_compiling():
+        return "PyTorch compiles the call, and does not see into Numba"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a transform of torch.func is active, and does not see into Numba"
+    keys = torch._C._TorchDispatchModeKey
+    recorded = any(torch._C._get_dispatch_mode(key) for key in (keys.FAKE, keys.PROXY))
+    if recorded or torch._C._len_torch_dispatch_stack():
+        return "a dispatch mode of PyTorch is active, and does not see into Numba"
+    return _untested("Numba", numba_version(), TESTED_NUMBA)
+
+
+def _untested(name: str, version: str | None, tested: tuple) -> str | None:
+    """Return why an installed version of a compiler does not do, or None if it does."""
+    first, last = (".".join(map(str, end)) for end in tested)
+    told = f"are versions {first} to {last}" if first != last else f"is version {first}"
+    if version is None:
+        return f"{name} is not installed; tested {told}"
+    minor = re.match(r"(\d+)\.(\d+)", version)
+    if minor and tested[0] <= tuple(map(int, minor.groups())) <= tested[1]:
+        return None
+    return f"{name} is version {version}; tested {told}"
+
+
+def numba_version() -> str | None:
+    """Return the version of the installed Numba, or None; it is not imported, which takes long."""
+    return _installed_version("numba")
+
+
+@cache
+def _installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def triton_version() -> str | None:

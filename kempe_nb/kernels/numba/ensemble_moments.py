@@ -1,0 +1,308 @@
+"""Numba code of `kempe_nb.kernels.ensemble_moments`: a block of inputs at a time, for all networks.
+
+The logits of a block stay in the cache. They are turned, [K, L] for the L inputs of a block, so that
+every step is one loop over L neighbours, which the compiler turns into vector instructions.
+A few probabilities are added in the dtype of the logits, and these sums in float64. Where a mean is
+so small that a float32 has no digits left for it, it is taken again as a log-sum-exp.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from kempe_nb.kernels.numba import compiled, in_threads
+from kempe_nb.kernels.numba.elementary import exp_minus, log_1p
+
+#: Elements of a turned block, and the fewest and the most inputs in it.
+ELEMENTS, FEWEST, MOST = 65_536, 8, 256
+#: Terms that are added before the sum goes into a float64.
+TERMS = 16
+#: Below this mean, probabilities that are added in float32 have lost digits.
+SMALLEST = 1e-30
+
+
+def moments(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return log mean [N, K], total, expected and mutual entropy [N] of float logits [S, N, K]."""
+    z = logits.detach().numpy()
+    _, inputs, classes = z.shape
+    lanes = _lanes(classes)
+    log_mean = np.empty((inputs, classes), dtype=z.dtype)
+    entropies = np.empty((3, inputs), dtype=z.dtype)
+
+    def work(start: int, stop: int) -> None:
+        _moments(z, start, stop, lanes, log_mean, entropies)
+
+    in_threads(work, inputs, lanes)
+    return (torch.from_numpy(log_mean), *torch.from_numpy(entropies))
+
+
+def loss(logits: torch.Tensor, labels: torch.Tensor, margin: bool) -> tuple[torch.Tensor, ...]:
+    """Return loss [N] and gradient [S, N, K] of float logits [S, N, K] and int64 labels [N]."""
+    z, y = logits.detach().numpy(), labels.numpy()
+    lanes = _lanes(z.shape[2])
+    values = np.empty(z.shape[1], dtype=z.dtype)
+    gradient = np.empty_like(z)
+
+    def work(start: int, stop: int) -> None:
+        _loss(z, y, start, stop, lanes, margin, values, gradient)
+
+    in_threads(work, z.shape[1], lanes)
+    return torch.from_numpy(values), torch.from_numpy(gradient)
+
+
+def _lanes(classes: int) -> int:
+    return max(FEWEST, min(MOST, ELEMENTS // classes))
+
+
+@compiled
+def _moments(z, start, stop, lanes, log_mean, entropies):
+    networks, _, classes = z.shape
+    top, normaliser, sums, expected, logs, totals = _scratch(z, lanes)
+    for first in range(start, stop, lanes):
+        count = min(lanes, stop - first)
+        _add_networks(z, first, count, top, normaliser, sums, expected)
+        _means(z, first, count, top, normaliser, sums, logs, totals)
+        for j in range(count):
+            for k in range(classes):
+                log_mean[first + j, k] = logs[j, k]
+            share = expected[j] / networks
+            entropies[0, first + j] = totals[j]
+            entropies[1, first + j] = share
+            entropies[2, first + j] = max(totals[j] - share, 0.0) if networks > 1 else 0.0
+
+
+@compiled
+def _loss(z, labels, start, stop, lanes, margin, values, gradient):
+    networks, _, classes = z.shape
+    top, normaliser, sums, expected, logs, totals = _scratch(z, lanes)
+    block = np.zeros((classes, lanes), dtype=z.dtype)
+    rivals = np.empty(lanes, dtype=np.int64)
+    shares = np.zeros((2, networks, lanes))
+    for first in range(start, stop, lanes):
+        count = min(lanes, stop - first)
+        _add_networks(z, first, count, top, normaliser, sums, expected)
+        _means(z, first, count, top, normaliser, sums, logs, totals)
+        for j in range(count):
+            label = labels[first + j]
+            rivals[j] = _rival(logs[j], label)
+            values[first + j] = -logs[j, label]
+            _shares(z, first + j, j, label, top, normaliser, shares[0])
+            if margin:
+                values[first + j] = logs[j, label] - logs[j, rivals[j]]
+                _shares(z, first + j, j, rivals[j], top, normaliser, shares[1])
+                shares[0, :, j] = -shares[0, :, j]
+        for s in range(networks):
+            _turn(z, s, first, count, block, top)
+            _write_odds(block, top, s, block, 0, classes)
+            for j in range(count):
+                _write_gradient(
+                    block[:, j],
+                    math.exp(-normaliser[s, j]),
+                    labels[first + j],
+                    rivals[j],
+                    shares[0, s, j],
+                    shares[1, s, j],
+                    gradient[s, first + j],
+                )
+
+
+@compiled
+def _scratch(z, lanes):
+    """Return room for a block: top and normaliser [S, L], sums [K, L], and so on."""
+    networks, _, classes = z.shape
+    return (
+        np.empty((networks, lanes), dtype=z.dtype),
+        np.empty((networks, lanes), dtype=z.dtype),
+        np.empty((classes, lanes)),
+        np.empty(lanes),
+        np.empty((lanes, classes)),
+        np.empty(lanes),
+    )
+
+
+@compiled
+def _add_networks(z, first, count, top, normaliser, sums, expected):
+    """Write the sums over the networks of probabilities [K, L] and entropies [L] of a block."""
+    networks, _, classes = z.shape
+    lanes = len(expected)
+    block = np.zeros((classes, lanes), dtype=z.dtype)
+    odds, partial = np.empty_like(block), np.zeros_like(block)
+    share = np.empty(lanes, dtype=z.dtype)
+    some = np.zeros((3, lanes), dtype=z.dtype)
+    whole, rest = np.empty((3, lanes)), np.empty(lanes, dtype=z.dtype)
+    sums[:] = 0.0
+    expected[:] = 0.0
+    for s in range(networks):
+        _turn(z, s, first, count, block, top)
+        whole[:] = 0.0
+        for start in range(0, classes, TERMS):
+            stop = min(start + TERMS, classes)
+            _write_odds(block, top, s, odds, start, stop)
+            _add_others(block, top, s, odds, some, start, stop)
+            _add_all(odds, some, start, stop)
+            _add_weighted(block, top, s, odds, some, start, stop)
+            _flush(some, whole)
+        _add_entropies(whole, rest, s, normaliser, share, expected)
+        _add_products(odds, share, partial)
+        if s % TERMS == TERMS - 1 or s == networks - 1:
+            _flush(partial, sums)
+
+
+@compiled
+def _turn(z, s, first, count, block, top):
+    """Write the logits of network s into a block [K, L], and the largest one of each input.
+
+    Lanes without an input keep what they hold, which is some number.
+    """
+    classes, lanes = block.shape
+    for j in range(count):
+        for k in range(classes):
+            block[k, j] = z[s, first + j, k]
+    for j in range(lanes):
+        top[s, j] = block[0, j]
+    for k in range(1, classes):
+        for j in range(lanes):
+            top[s, j] = np.fmax(block[k, j], top[s, j])
+
+
+# Each of these loops has few arrays: where many may overlap, the compiler gives up vectors. And
+# they take whole arrays: a row that is handed on is counted by an atomic operation.
+
+
+@compiled
+def _write_odds(block, top, s, odds, start, stop):
+    for k in range(start, stop):
+        for j in range(block.shape[1]):
+            odds[k, j] = exp_minus(top[s, j] - block[k, j])
+
+
+@compiled
+def _add_others(block, top, s, odds, some, start, stop):
+    for k in range(start, stop):
+        for j in range(block.shape[1]):
+            some[0, j] += odds[k, j] if top[s, j] > block[k, j] else odds[k, j] * 0
+
+
+@compiled
+def _add_all(odds, some, start, stop):
+    for k in range(start, stop):
+        for j in range(odds.shape[1]):
+            some[1, j] += odds[k, j]
+
+
+@compiled
+def _add_weighted(block, top, s, odds, some, start, stop):
+    for k in range(start, stop):
+        for j in range(block.shape[1]):
+            some[2, j] += odds[k, j] * (top[s, j] - block[k, j])
+
+
+@compiled
+def _add_entropies(whole, rest, s, normaliser, share, expected):
+    for j in range(len(rest)):
+        # The odds of the top classes are one each; they are counted, for a sum would lose the rest.
+        rest[j] = whole[0, j] + (np.floor(whole[1, j] - whole[0, j] + 0.5) - 1.0)
+    for j in range(len(rest)):
+        normaliser[s, j] = log_1p(rest[j])
+        share[j] = 1 / (1 + rest[j])
+    for j in range(len(rest)):
+        expected[j] += normaliser[s, j] + whole[2, j] * share[j]
+
+
+@compiled
+def _add_products(odds, share, partial):
+    for k in range(odds.shape[0]):
+        for j in range(odds.shape[1]):
+            partial[k, j] += odds[k, j] * share[j]
+
+
+@compiled
+def _flush(partial, sums):
+    """Add the sums so far to those in float64, and begin again."""
+    for k in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            sums[k, j] += partial[k, j]
+            partial[k, j] = 0
+
+
+@compiled
+def _means(z, first, count, top, normaliser, sums, logs, totals):
+    """Write the logarithms of the mean probabilities, [L, K], and their entropies [L]."""
+    networks, _, classes = z.shape
+    for j in range(count):
+        best = 0
+        for k in range(classes):
+            sums[k, j] /= networks
+            if sums[k, j] > sums[best, j]:
+                best = k
+        rest, total = 0.0, 0.0
+        for k in range(classes):
+            if k == best:
+                continue
+            mean = sums[k, j]
+            if mean < SMALLEST:
+                logs[j, k] = _log_mean(z, first + j, j, k, top, normaliser)
+                mean = math.exp(logs[j, k])
+            else:
+                logs[j, k] = math.log(mean)
+            rest += mean
+            total -= mean * logs[j, k]
+        own = math.log1p(-rest) if rest < 0.5 else math.log(sums[best, j])
+        logs[j, best] = own
+        totals[j] = total - math.exp(own) * own
+
+
+@compiled
+def _log_mean(z, n, j, k, top, normaliser):
+    """Return the logarithm of a mean probability as a log-sum-exp over the networks."""
+    networks = len(z)
+    highest, total = -np.inf, 0.0
+    for s in range(networks):
+        log_p = -np.float64(top[s, j] - z[s, n, k]) - normaliser[s, j]
+        if log_p > highest:
+            total = total * math.exp(highest - log_p) + 1.0 if s else 1.0
+            highest = log_p
+        else:
+            total += math.exp(log_p - highest)
+    return highest + math.log(total / networks)
+
+
+@compiled
+def _rival(logs, label):
+    """Return the most probable class besides the label."""
+    best = 1 if label == 0 else 0
+    for k in range(len(logs)):
+        if k != label and logs[k] > logs[best]:
+            best = k
+    return best
+
+
+@compiled
+def _shares(z, n, j, k, top, normaliser, shares):
+    """Write the share of each network in the mean probability of class k of input n."""
+    networks = len(z)
+    highest = -np.inf
+    for s in range(networks):
+        shares[s, j] = -np.float64(top[s, j] - z[s, n, k]) - normaliser[s, j]
+        highest = max(highest, shares[s, j])
+    total = 0.0
+    for s in range(networks):
+        shares[s, j] = math.exp(shares[s, j] - highest)
+        total += shares[s, j]
+    for s in range(networks):
+        shares[s, j] /= total
+
+
+@compiled
+def _write_gradient(odds, scale, label, rival, of_label, of_rival, gradient):
+    """Write of_label (p - e_label) + of_rival (p - e_rival), with odds = p / scale."""
+    both = (of_label + of_rival) * scale
+    whole = 0.0
+    for k in range(len(odds)):
+        whole += odds[k] if k != label and k != rival else 0.0
+        gradient[k] = odds[k] * both
+    # p - 1 as the sum of the others, which is right where p rounds to one.
+    without_label, without_rival = whole + odds[rival], whole + odds[label]
+    gradient[label] = scale * (of_rival * odds[label] - of_label * without_label)
+    gradient[rival] = scale * (of_label * odds[rival] - of_rival * without_rival)
