@@ -42,6 +42,8 @@ from kempe_nb.dispatch import Operation
 
 #: Rows of the first network that are looked at for probabilities in place of logits.
 LOOKED_AT = 64
+#: Bytes of the longest row that the Triton code holds on chip: 8,192 classes in float32.
+ON_CHIP = 2**15
 OBJECTIVES = ("nll", "margin")
 
 
@@ -254,12 +256,23 @@ def _checked_choice(logits: torch.Tensor, impl: str | None, function: str) -> st
             f"logits has shape {tuple(logits.shape)}; accepted is [S, N, K] with S >= 1 networks "
             "and K >= 2 classes"
         )
-    low = None
-    if logits.dtype not in (torch.float32, torch.float64):
-        low = f"the logits are {logits.dtype}; Numba takes float32 and float64"
-    choice = OPERATION.choose(device, impl, function=function, obstacles={"numba": low})
+    obstacles = {"numba": _numba_obstacle(logits), "triton": _triton_obstacle(logits)}
+    choice = OPERATION.choose(device, impl, function=function, obstacles=obstacles)
     _check_no_probabilities(logits.detach())
     return choice.implementation
+
+
+def _numba_obstacle(logits: torch.Tensor) -> str | None:
+    if logits.dtype in (torch.float32, torch.float64):
+        return None
+    return f"the logits are {logits.dtype}; Numba takes float32 and float64"
+
+
+def _triton_obstacle(logits: torch.Tensor) -> str | None:
+    classes = logits.shape[2]
+    if classes * max(logits.element_size(), 4) <= ON_CHIP:
+        return None
+    return f"a row has {classes} classes; on chip there is room for {ON_CHIP} bytes"
 
 
 def _check_no_probabilities(logits: torch.Tensor) -> None:

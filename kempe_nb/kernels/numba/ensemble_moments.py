@@ -1,8 +1,8 @@
-"""Numba code of `kempe_nb.kernels.ensemble_moments`: a block of inputs at a time, for all networks.
+"""Numba code of `kempe_nb.kernels.ensemble_moments`: a block of inputs after the other.
 
-The logits of a block stay in the cache. They are turned, [K, L] for the L inputs of a block, so that
-every step is one loop over L neighbours, which the compiler turns into vector instructions.
-A few probabilities are added in the dtype of the logits, and these sums in float64. Where a mean is
+The logits of a block stay in the cache. They are turned, [K, L] for the L inputs of a block, so
+that every step is one loop over L neighbours, which the compiler turns into vector instructions. A
+few probabilities are added in the dtype of the logits, and these sums in float64. Where a mean is
 so small that a float32 has no digits left for it, it is taken again as a log-sum-exp.
 """
 
@@ -26,7 +26,7 @@ def moments(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return log mean [N, K], total, expected and mutual entropy [N] of float logits [S, N, K]."""
     z = logits.detach().numpy()
     _, inputs, classes = z.shape
-    lanes = _lanes(classes)
+    lanes = _lanes(inputs, classes)
     log_mean = np.empty((inputs, classes), dtype=z.dtype)
     entropies = np.empty((3, inputs), dtype=z.dtype)
 
@@ -40,7 +40,7 @@ def moments(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def loss(logits: torch.Tensor, labels: torch.Tensor, margin: bool) -> tuple[torch.Tensor, ...]:
     """Return loss [N] and gradient [S, N, K] of float logits [S, N, K] and int64 labels [N]."""
     z, y = logits.detach().numpy(), labels.numpy()
-    lanes = _lanes(z.shape[2])
+    lanes = _lanes(*z.shape[1:])
     values = np.empty(z.shape[1], dtype=z.dtype)
     gradient = np.empty_like(z)
 
@@ -51,17 +51,21 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, margin: bool) -> tuple[torc
     return torch.from_numpy(values), torch.from_numpy(gradient)
 
 
-def _lanes(classes: int) -> int:
-    return max(FEWEST, min(MOST, ELEMENTS // classes))
+def _lanes(inputs: int, classes: int) -> int:
+    """Return the inputs of a block: all blocks are about as full, and made of whole vectors."""
+    most = max(FEWEST, min(MOST, ELEMENTS // classes))
+    even = -(-inputs // max(1, -(-inputs // most)))
+    return max(FEWEST, -(-even // FEWEST) * FEWEST)
 
 
 @compiled
 def _moments(z, start, stop, lanes, log_mean, entropies):
     networks, _, classes = z.shape
     top, normaliser, sums, expected, logs, totals = _scratch(z, lanes)
+    rest = np.empty((networks, lanes), dtype=z.dtype)
     for first in range(start, stop, lanes):
         count = min(lanes, stop - first)
-        _add_networks(z, first, count, top, normaliser, sums, expected)
+        _add_networks(z, first, count, top, normaliser, rest, sums, expected)
         _means(z, first, count, top, normaliser, sums, logs, totals)
         for j in range(count):
             for k in range(classes):
@@ -76,35 +80,32 @@ def _moments(z, start, stop, lanes, log_mean, entropies):
 def _loss(z, labels, start, stop, lanes, margin, values, gradient):
     networks, _, classes = z.shape
     top, normaliser, sums, expected, logs, totals = _scratch(z, lanes)
+    rest = np.empty((networks, lanes), dtype=z.dtype)
     block = np.zeros((classes, lanes), dtype=z.dtype)
-    rivals = np.empty(lanes, dtype=np.int64)
-    shares = np.zeros((2, networks, lanes))
+    odds = np.empty_like(block)
+    chosen = np.zeros((2, lanes), dtype=np.int64)
+    shares = np.zeros((2, networks, lanes), dtype=z.dtype)
     for first in range(start, stop, lanes):
         count = min(lanes, stop - first)
-        _add_networks(z, first, count, top, normaliser, sums, expected)
+        _add_networks(z, first, count, top, normaliser, rest, sums, expected)
         _means(z, first, count, top, normaliser, sums, logs, totals)
         for j in range(count):
             label = labels[first + j]
-            rivals[j] = _rival(logs[j], label)
+            chosen[0, j] = label
             values[first + j] = -logs[j, label]
-            _shares(z, first + j, j, label, top, normaliser, shares[0])
             if margin:
-                values[first + j] = logs[j, label] - logs[j, rivals[j]]
-                _shares(z, first + j, j, rivals[j], top, normaliser, shares[1])
-                shares[0, :, j] = -shares[0, :, j]
+                chosen[1, j] = rival = _rival(logs, j, label)
+                values[first + j] = logs[j, label] - logs[j, rival]
+        _shares(z, first, count, chosen, 0, top, normaliser, shares)
+        if margin:
+            _shares(z, first, count, chosen, 1, top, normaliser, shares)
         for s in range(networks):
             _turn(z, s, first, count, block, top)
-            _write_odds(block, top, s, block, 0, classes)
+            _write_odds(block, top, s, odds, 0, classes)
+            _write_gradient(odds, rest, s, chosen, shares, margin, block, count)
             for j in range(count):
-                _write_gradient(
-                    block[:, j],
-                    math.exp(-normaliser[s, j]),
-                    labels[first + j],
-                    rivals[j],
-                    shares[0, s, j],
-                    shares[1, s, j],
-                    gradient[s, first + j],
-                )
+                for k in range(classes):
+                    gradient[s, first + j, k] = block[k, j]
 
 
 @compiled
@@ -122,7 +123,7 @@ def _scratch(z, lanes):
 
 
 @compiled
-def _add_networks(z, first, count, top, normaliser, sums, expected):
+def _add_networks(z, first, count, top, normaliser, rest, sums, expected):
     """Write the sums over the networks of probabilities [K, L] and entropies [L] of a block."""
     networks, _, classes = z.shape
     lanes = len(expected)
@@ -130,7 +131,7 @@ def _add_networks(z, first, count, top, normaliser, sums, expected):
     odds, partial = np.empty_like(block), np.zeros_like(block)
     share = np.empty(lanes, dtype=z.dtype)
     some = np.zeros((3, lanes), dtype=z.dtype)
-    whole, rest = np.empty((3, lanes)), np.empty(lanes, dtype=z.dtype)
+    whole = np.empty((3, lanes))
     sums[:] = 0.0
     expected[:] = 0.0
     for s in range(networks):
@@ -200,13 +201,14 @@ def _add_weighted(block, top, s, odds, some, start, stop):
 
 @compiled
 def _add_entropies(whole, rest, s, normaliser, share, expected):
-    for j in range(len(rest)):
+    lanes = len(share)
+    for j in range(lanes):
         # The odds of the top classes are one each; they are counted, for a sum would lose the rest.
-        rest[j] = whole[0, j] + (np.floor(whole[1, j] - whole[0, j] + 0.5) - 1.0)
-    for j in range(len(rest)):
-        normaliser[s, j] = log_1p(rest[j])
-        share[j] = 1 / (1 + rest[j])
-    for j in range(len(rest)):
+        rest[s, j] = whole[0, j] + (np.floor(whole[1, j] - whole[0, j] + 0.5) - 1.0)
+    for j in range(lanes):
+        normaliser[s, j] = log_1p(rest[s, j])
+        share[j] = 1 / (1 + rest[s, j])
+    for j in range(lanes):
         expected[j] += normaliser[s, j] + whole[2, j] * share[j]
 
 
@@ -269,40 +271,67 @@ def _log_mean(z, n, j, k, top, normaliser):
 
 
 @compiled
-def _rival(logs, label):
-    """Return the most probable class besides the label."""
+def _rival(logs, j, label):
+    """Return the most probable class of lane j besides the label."""
     best = 1 if label == 0 else 0
-    for k in range(len(logs)):
-        if k != label and logs[k] > logs[best]:
+    for k in range(logs.shape[1]):
+        if k != label and logs[j, k] > logs[j, best]:
             best = k
     return best
 
 
 @compiled
-def _shares(z, n, j, k, top, normaliser, shares):
-    """Write the share of each network in the mean probability of class k of input n."""
-    networks = len(z)
-    highest = -np.inf
+def _shares(z, first, count, chosen, which, top, normaliser, shares):
+    """Write the share of each network in the mean probability of a chosen class of each input."""
+    networks, lanes = top.shape
+    highest, total = np.full(lanes, -np.inf), np.zeros(lanes)
+    logs = np.zeros((networks, lanes))
     for s in range(networks):
-        shares[s, j] = -np.float64(top[s, j] - z[s, n, k]) - normaliser[s, j]
-        highest = max(highest, shares[s, j])
-    total = 0.0
+        for j in range(count):
+            gap = top[s, j] - z[s, first + j, chosen[which, j]]
+            logs[s, j] = -np.float64(gap) - normaliser[s, j]
+            highest[j] = max(highest[j], logs[s, j])
     for s in range(networks):
-        shares[s, j] = math.exp(shares[s, j] - highest)
-        total += shares[s, j]
+        for j in range(count):
+            shares[which, s, j] = highest[j] - logs[s, j]
+        for j in range(count):
+            shares[which, s, j] = exp_minus(shares[which, s, j])
+        for j in range(count):
+            total[j] += shares[which, s, j]
     for s in range(networks):
-        shares[s, j] /= total
+        for j in range(count):
+            shares[which, s, j] /= total[j]
 
 
 @compiled
-def _write_gradient(odds, scale, label, rival, of_label, of_rival, gradient):
-    """Write of_label (p - e_label) + of_rival (p - e_rival), with odds = p / scale."""
-    both = (of_label + of_rival) * scale
-    whole = 0.0
-    for k in range(len(odds)):
-        whole += odds[k] if k != label and k != rival else 0.0
-        gradient[k] = odds[k] * both
-    # p - 1 as the sum of the others, which is right where p rounds to one.
-    without_label, without_rival = whole + odds[rival], whole + odds[label]
-    gradient[label] = scale * (of_rival * odds[label] - of_label * without_label)
-    gradient[rival] = scale * (of_label * odds[rival] - of_rival * without_rival)
+def _write_gradient(odds, rest, s, chosen, shares, margin, made, count):
+    """Write share (p - e) of the label; for the margin that of the rival less that of the label."""
+    classes, lanes = odds.shape
+    both = np.empty(lanes, dtype=odds.dtype)
+    for j in range(lanes):
+        own = shares[1, s, j] - shares[0, s, j] if margin else shares[0, s, j]
+        both[j] = own / (1 + rest[s, j])
+    for k in range(classes):
+        for j in range(lanes):
+            made[k, j] = odds[k, j] * both[j]
+    for j in range(count):
+        label, rival = chosen[0, j], chosen[1, j]
+        scale = 1 / (1 + rest[s, j])
+        of_label, of_rival = shares[0, s, j] * scale, shares[1, s, j] * scale
+        without_label = _others(odds, rest, s, label, j)
+        if margin:
+            made[label, j] = of_rival * odds[label, j] + of_label * without_label
+            made[rival, j] = (
+                -of_rival * _others(odds, rest, s, rival, j) - of_label * odds[rival, j]
+            )
+        else:
+            made[label, j] = -of_label * without_label
+
+
+@compiled
+def _others(odds, rest, s, k, j):
+    """Return the sum of the odds of all classes but k, whose 1 - p it is where p rounds to one.
+
+    The odds of one of the top classes are not in the rest.
+    """
+    return rest[s, j] if odds[k, j] == 1 else rest[s, j] + (1 - odds[k, j])

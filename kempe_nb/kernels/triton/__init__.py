@@ -24,7 +24,8 @@ class Compilation:
         Of the constants that the configuration of the module does not give; "tl.float32" stands
         for the dtype.
     vector : int
-        Elements of the widest store of a launch whose size is a multiple of 16.
+        Elements of the widest store of a launch whose size is a multiple of 16; none where the
+        kernel has atomic operations alone.
     shape : tuple of int
         What `tile_of` of the module decides by, where it has one.
     rounds_once : bool
@@ -36,6 +37,6 @@ class Compilation:
     types: Mapping[str, str]
     registers: int
     constants: Mapping[str, object] = field(default_factory=dict)
-    vector: int = 1
+    vector: int = 0
     shape: tuple[int, ...] = ()
     rounds_once: bool = False
