@@ -11,6 +11,8 @@ _HOMES = {
     "Traffic": "kempe_nb.traffic",
     "ZipfLaw": "kempe_nb.kernels.zipf",
     "class_moments": "kempe_nb.kernels.class_moments",
+    "ensemble_moments": "kempe_nb.kernels.ensemble_moments",
+    "ensemble_nll": "kempe_nb.kernels.ensemble_moments",
     "integers": "kempe_nb.kernels.philox",
     "neural_collapse_metrics": "kempe_nb.methods.neural_collapse",
     "norm_relu_pool": "kempe_nb.kernels.norm_relu_pool",

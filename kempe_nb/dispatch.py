@@ -245,15 +245,25 @@ def numba_obstacle(device: torch.device) -> str | None:
     """
     if device.type != "cpu":
         return f"the tensors are on {device}; Numba takes CPU tensors"
+    if observer := observed():
+        return f"{observer}, and does not see into Numba"
+    return _untested("Numba", numba_version(), TESTED_NUMBA)
+
+
+def observed() -> str | None:
+    """Return who records, transforms or counts the operations of PyTorch here and now, if anybody.
+
+    Numbers may then stand for others, so nothing can be decided by what they are.
+    """
     if torch.compiler.is_compiling():
-        return "PyTorch compiles the call, and does not see into Numba"
+        return "PyTorch compiles the call"
     if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a transform of torch.func is active, and does not see into Numba"
+        return "a transform of torch.func is active"
     keys = torch._C._TorchDispatchModeKey
     recorded = any(torch._C._get_dispatch_mode(key) for key in (keys.FAKE, keys.PROXY))
     if recorded or torch._C._len_torch_dispatch_stack():
-        return "a dispatch mode of PyTorch is active, and does not see into Numba"
-    return _untested("Numba", numba_version(), TESTED_NUMBA)
+        return "a dispatch mode of PyTorch is active"
+    return None
 
 
 def _untested(name: str, version: str | None, tested: tuple) -> str | None:

@@ -38,17 +38,17 @@ def moments(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, margin: bool) -> tuple[torch.Tensor, ...]:
-    """Return loss [N] and gradient [S, N, K] of float logits [S, N, K] and int64 labels [N]."""
+    """Return loss [N], gradient [S, N, K] and sums of log mean [N], for int64 labels [N]."""
     z, y = logits.detach().numpy(), labels.numpy()
     lanes = _lanes(*z.shape[1:])
-    values = np.empty(z.shape[1], dtype=z.dtype)
+    values, logs = np.empty((2, z.shape[1]), dtype=z.dtype)
     gradient = np.empty_like(z)
 
     def work(start: int, stop: int) -> None:
-        _loss(z, y, start, stop, lanes, margin, values, gradient)
+        _loss(z, y, start, stop, lanes, margin, values, gradient, logs)
 
     in_threads(work, z.shape[1], lanes)
-    return torch.from_numpy(values), torch.from_numpy(gradient)
+    return torch.from_numpy(values), torch.from_numpy(gradient), torch.from_numpy(logs)
 
 
 def _lanes(inputs: int, classes: int) -> int:
@@ -77,7 +77,7 @@ def _moments(z, start, stop, lanes, log_mean, entropies):
 
 
 @compiled
-def _loss(z, labels, start, stop, lanes, margin, values, gradient):
+def _loss(z, labels, start, stop, lanes, margin, values, gradient, log_sums):
     networks, _, classes = z.shape
     top, normaliser, sums, expected, logs, totals = _scratch(z, lanes)
     rest = np.empty((networks, lanes), dtype=z.dtype)
@@ -92,6 +92,7 @@ def _loss(z, labels, start, stop, lanes, margin, values, gradient):
         for j in range(count):
             label = labels[first + j]
             chosen[0, j] = label
+            log_sums[first + j] = logs[j].sum()
             values[first + j] = -logs[j, label]
             if margin:
                 chosen[1, j] = rival = _rival(logs, j, label)

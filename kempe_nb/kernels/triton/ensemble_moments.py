@@ -118,6 +118,7 @@ def _away(p, chosen):
 @triton.jit
 def loss_kernel(
     values,
+    log_sums,
     gradient,
     logits,
     labels,
@@ -129,7 +130,7 @@ def loss_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the loss [N] and its gradient [S, N, K], in two turns over the networks."""
+    """Write the loss [N], sums of log mean [N] and the gradient [S, N, K], in two turns."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     inside = (column < CLASSES)[None, :]
@@ -149,6 +150,7 @@ def loss_kernel(
     # The logarithm of the sum, to which the shares relate, and of the mean.
     log_sum = highest + tl.log(total)
     mean = _log_mean(highest, total, networks, column, inside, KIND)
+    tl.store(log_sums + row, tl.sum(tl.where(inside, mean, 0.0), 1), mask=row < inputs)
     of_others = tl.where(is_label, float("-inf"), mean)
     is_rival = column[None, :] == tl.argmax(of_others, 1)[:, None]
     if MARGIN:
@@ -190,17 +192,17 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, margin: bool) -> tuple[torc
     """Launch `loss_kernel` for contiguous logits [S, N, K] and labels [N]."""
     networks, inputs, classes = logits.shape
     kind = torch.promote_types(logits.dtype, torch.float32)
-    values = torch.empty(inputs, dtype=kind, device=logits.device)
+    values, logs = torch.empty(2, inputs, dtype=kind, device=logits.device)
     gradient = torch.empty_like(logits)
     if inputs:
         tile = tile_of(classes)
         loss_kernel[(triton.cdiv(inputs, tile["ROWS"]),)](
-            *(values, gradient, logits, labels.contiguous(), networks, inputs),
+            *(values, logs, gradient, logits, labels.contiguous(), networks, inputs),
             **_constants(logits),
             MARGIN=margin,
             **tile,
         )
-    return values, gradient
+    return values, gradient, logs
 
 
 def tile_of(classes: int) -> dict:
@@ -219,8 +221,8 @@ _MOMENTS = {
     **{"networks": "i64", "inputs": "i64:16"},
 }
 _LOSS = {
-    **{"values": "*fp32", "gradient": "*fp32", "logits": "*fp32", "labels": "*i64"},
-    **{"networks": "i64", "inputs": "i64:16"},
+    **{"values": "*fp32", "log_sums": "*fp32", "gradient": "*fp32", "logits": "*fp32"},
+    **{"labels": "*i64", "networks": "i64", "inputs": "i64:16"},
 }
 
 
