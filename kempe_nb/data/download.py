@@ -1,6 +1,7 @@
 """Files that are published with a checksum: reading them, and fetching what is not there."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def require_md5(data: bytes, expected: str, where: str, path: Path) -> None:
 
 
 def _md5(data: bytes) -> str:
-    # Published checksums are MD5: good against damage, which is what they are used for here.
+    # Published checksums are MD5: good against damage, and no other file can be made for one.
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
@@ -86,10 +87,19 @@ def _download(address: str, file: Published, folder: Path) -> str | None:
     # Only now: most readers have their data, or take sets that need no download.
     import pooch
 
-    # Pooch writes to a temporary file, and moves it only if the checksum fits.
-    downloader = pooch.HTTPDownloader(timeout=NETWORK_TIMEOUT_SECONDS)
+    # Unpacked on the way, a file would have another checksum.
+    plain = {"Accept-Encoding": "identity"}
+    http = pooch.HTTPDownloader(timeout=NETWORK_TIMEOUT_SECONDS, headers=plain)
+
+    def download(url: str, temporary: str, _: None) -> None:
+        # Pooch made this file for its owner alone, but others may read from the same folder: a new
+        # one has the usual rights.
+        os.remove(temporary)
+        http(url, temporary, None)
+
     try:
-        pooch.retrieve(address, f"md5:{file.md5}", file.name, folder, downloader=downloader)
+        # Pooch writes to a temporary file, and moves it only if the checksum fits.
+        pooch.retrieve(address, f"md5:{file.md5}", file.name, folder, downloader=download)
     except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return None

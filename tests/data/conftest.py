@@ -23,6 +23,7 @@ class Site:
         self.cut_after = {}
         self.garbled = set()
         self.requests = []
+        self.encodings = []
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,7 @@ def server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             site.requests.append(self.path)
+            site.encodings.append(self.headers["Accept-Encoding"])
             if self.path in site.garbled:
                 self.wfile.write(b"this is no HTTP\r\n\r\n")
                 return

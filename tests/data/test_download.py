@@ -134,8 +134,23 @@ def test_a_silent_server_is_given_up(mnist, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         declare_mnist(monkeypatch, packed, [address])
-        with pytest.raises(data.DataError, match=re.escape(address)):
+        with pytest.raises(data.DataError, match=re.escape(address) + r".*read timeout=0\.2\b"):
             data.load("mnist")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_no_file_is_packed_or_unpacked_on_the_way(mnist, site):
+    data.load("mnist")
+    assert site.encodings == ["identity"] * 2
+
+
+def test_others_may_read_a_download_if_the_umask_lets_them(mnist, cache):
+    before = os.umask(0o027)
+    try:
+        data.load("mnist")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (cache / "mnist").iterdir()} == {0o640}
 
 
 def expect_no_room(folder, site):
