@@ -6,7 +6,7 @@ needs to know of operations reads that: the public functions, the tests, the ben
 of the book. The rule:
 
 * the first implementation that the operation declares and that can take the call runs it, and
-  otherwise the definition: on CUDA tensors Triton, on a CPU the definition;
+  otherwise the definition: on CUDA tensors Triton, on a CPU mostly the definition;
 * whoever asks for an implementation by the argument `impl` gets it or an error, never another one;
 * the context manager `use`, and then the variable `KEMPE_NB_IMPL`, speak in the same way to all
   operations that have an implementation of this name; the others go by the rule.
@@ -70,7 +70,8 @@ _in_use: ContextVar[str | None] = ContextVar("in_use", default=None)
 def which(operation: Callable, *args, **kwargs) -> None:
     """Print the implementation that `operation(*args, **kwargs)` would run, and why.
 
-    The arguments are checked as in the call itself; nothing is computed.
+    The arguments are checked as in the call itself, as far as no pass over the data is needed for
+    it; nothing is computed. A method answers with the first operation that it would run.
 
     Raises
     ------

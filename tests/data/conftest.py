@@ -23,7 +23,7 @@ class Site:
         self.cut_after = {}
         self.garbled = set()
         self.requests = []
-        self.encodings = []
+        self.headers = {}
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,6 @@ def server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             site.requests.append(self.path)
-            site.encodings.append(self.headers["Accept-Encoding"])
             if self.path in site.garbled:
                 self.wfile.write(b"this is no HTTP\r\n\r\n")
                 return
@@ -41,6 +40,8 @@ def server():
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in site.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(content[: site.cut_after.get(self.path)])
