@@ -144,6 +144,8 @@ class Operation:
     def __post_init__(self):
         for implementation in self.implementations:
             checked_choice(implementation, "implementation", IMPLEMENTATIONS)
+        if len(set(self.implementations)) < len(self.implementations):
+            raise ValueError(f"implementations is {self.implementations}; accepted is each once")
         if self.implementations[:1] != ("definition",):
             raise ValueError(
                 f"implementations is {self.implementations}; accepted is one that begins with "
@@ -158,7 +160,7 @@ class Operation:
         *,
         function: str | None = None,
         obstacles: Mapping[str, str | None] = MappingProxyType({}),
-        reason: str | None = None,
+        reasons: Mapping[str, str] = MappingProxyType({}),
     ) -> Choice:
         """Return the implementation for a call on `device`.
 
@@ -171,8 +173,9 @@ class Operation:
         obstacles : mapping
             By the name of an implementation: why it cannot take these arguments, if it cannot. What
             the device or the installation forbids is known here.
-        reason : str, optional
-            Why another one than the definition can; by default the device of the tensors.
+        reasons : mapping
+            By the name of an implementation: why it is the one, if nobody asked for it; by default
+            the device of the tensors.
 
         Raises
         ------
@@ -182,6 +185,8 @@ class Operation:
             If one was asked for and cannot run here.
         """
         name = function or self.name
+        for implementation in (*obstacles, *reasons):
+            checked_choice(implementation, "implementation", self.implementations)
         wanted, asker = _request(impl, self.implementations)
         found = []
         for implementation in self.implementations[1:] if wanted is None else (wanted,):
@@ -190,7 +195,8 @@ class Operation:
                 implementation, device, asked=wanted is not None
             )
             if obstacle is None:
-                why = f"asked for by {asker}" if asker else reason or f"the tensors are on {device}"
+                own = reasons.get(implementation, f"the tensors are on {device}")
+                why = f"asked for by {asker}" if asker else own
                 return _chosen(Choice(name, implementation, why))
             found.append(obstacle)
         if wanted is not None:
