@@ -1,7 +1,7 @@
 """Checks of arguments: each refuses what it is given by its name, and says what is accepted.
 
-What an operation alone has to know of its arguments stands beside the operation. What two modules
-check stands here.
+What an operation or a method alone has to know of its arguments stands beside it. The kinds of
+things that any of them may be given, numbers, shapes, laws, labels, tensors, are checked here.
 """
 
 import math
@@ -13,12 +13,11 @@ import torch
 from numpy.typing import ArrayLike
 
 
-def checked_integer(value: object, name: str, low: int, high: int) -> int:
-    """Return an integer from `low` to `high`, or refuse it by name."""
-    if not _is_whole(value) or not low <= value <= high:
-        raise ValueError(
-            f"{name} is {value!r}; accepted is an integer from {low} to {spoken(high)}"
-        )
+def checked_integer(value: object, name: str, low: int, high: int | None = None) -> int:
+    """Return an integer from `low` on, up to `high` if there is one, or refuse it by name."""
+    if not _is_whole(value) or value < low or (high is not None and value > high):
+        end = "up" if high is None else f"to {spoken(high)}"
+        raise ValueError(f"{name} is {value!r}; accepted is an integer from {low} {end}")
     return int(value)
 
 
@@ -68,7 +67,18 @@ def check_finite(tensor: torch.Tensor, name: str) -> None:
     ends = torch.aminmax(tensor.detach()) if tensor.numel() else ()
     if not all(torch.isfinite(end) for end in ends):
         wrong = int((~torch.isfinite(tensor)).sum())
-        raise ValueError(f"{name} holds {wrong} elements that are NaN or infinite")
+        raise ValueError(
+            f"{name} holds {wrong} elements that are NaN or infinite; accepted are finite numbers"
+        )
+
+
+def check_labels(labels: torch.Tensor, classes: int) -> None:
+    """Refuse labels outside 0 to `classes` - 1."""
+    if not len(labels):
+        return
+    low, high = (int(end) for end in torch.aminmax(labels))
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels lie from {low} to {high}; accepted is 0 to {classes - 1}")
 
 
 def checked_shape(shape: object) -> tuple[int, ...]:

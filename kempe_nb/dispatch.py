@@ -6,7 +6,7 @@ needs to know of operations reads that: the public functions, the tests, the ben
 of the book. The rule:
 
 * the first implementation that the operation declares and that can take the call runs it, and
-  otherwise the definition: on CUDA tensors Triton, on a CPU Numba where it is installed;
+  otherwise the definition: on CUDA tensors Triton, on a CPU Numba where there is one;
 * whoever asks for an implementation by the argument `impl` gets it or an error, never another one;
 * the context manager `use`, and then the variable `KEMPE_NB_IMPL`, speak in the same way to all
   operations that have an implementation of this name; the others go by the rule.
@@ -75,7 +75,8 @@ _in_use: ContextVar[str | None] = ContextVar("in_use", default=None)
 def which(operation: Callable, *args, **kwargs) -> None:
     """Print the implementation that `operation(*args, **kwargs)` would run, and why.
 
-    The arguments are checked as in the call itself; nothing is computed.
+    The arguments are checked as in the call itself, as far as no pass over the data is needed for
+    it; nothing is computed. A method answers with the first operation that it would run.
 
     Raises
     ------
@@ -148,6 +149,8 @@ class Operation:
     def __post_init__(self):
         for implementation in self.implementations:
             checked_choice(implementation, "implementation", IMPLEMENTATIONS)
+        if len(set(self.implementations)) < len(self.implementations):
+            raise ValueError(f"implementations is {self.implementations}; accepted is each once")
         if self.implementations[:1] != ("definition",):
             raise ValueError(
                 f"implementations is {self.implementations}; accepted is one that begins with "
@@ -162,7 +165,7 @@ class Operation:
         *,
         function: str | None = None,
         obstacles: Mapping[str, str | None] = MappingProxyType({}),
-        reason: str | None = None,
+        reasons: Mapping[str, str] = MappingProxyType({}),
     ) -> Choice:
         """Return the implementation for a call on `device`.
 
@@ -175,8 +178,9 @@ class Operation:
         obstacles : mapping
             By the name of an implementation: why it cannot take these arguments, if it cannot. What
             the device or the installation forbids is known here.
-        reason : str, optional
-            Why another one than the definition can; by default the device of the tensors.
+        reasons : mapping
+            By the name of an implementation: why it is the one, if nobody asked for it; by default
+            the device of the tensors.
 
         Raises
         ------
@@ -186,6 +190,8 @@ class Operation:
             If one was asked for and cannot run here.
         """
         name = function or self.name
+        for implementation in (*obstacles, *reasons):
+            checked_choice(implementation, "implementation", self.implementations)
         wanted, asker = _request(impl, self.implementations)
         found = []
         for implementation in self.implementations[1:] if wanted is None else (wanted,):
@@ -194,7 +200,8 @@ class Operation:
                 implementation, device, asked=wanted is not None
             )
             if obstacle is None:
-                why = f"asked for by {asker}" if asker else reason or f"the tensors are on {device}"
+                own = reasons.get(implementation, f"the tensors are on {device}")
+                why = f"asked for by {asker}" if asker else own
                 return _chosen(Choice(name, implementation, why))
             found.append(obstacle)
         if wanted is not None:

@@ -97,8 +97,26 @@ def test_what_is_no_shape_is_refused(shape):
 def test_what_is_not_finite_is_counted(wrong, dtype):
     tensor = torch.zeros(3, 4, dtype=dtype, requires_grad=True)
     checks.check_finite(tensor, "x")
-    with pytest.raises(ValueError, match="^x holds 2 elements that are NaN or infinite$"):
+    message = "^x holds 2 elements that are NaN or infinite; accepted are finite numbers$"
+    with pytest.raises(ValueError, match=message):
         checks.check_finite(tensor.detach().index_fill(1, torch.tensor([2]), wrong)[:2], "x")
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.0, True, "2", None])
+def test_an_integer_may_have_no_upper_end(value):
+    assert checks.checked_integer(np.int64(10**15), "steps", 1) == 10**15
+    with pytest.raises(ValueError, match="^steps is .*; accepted is an integer from 1 up$"):
+        checks.checked_integer(value, "steps", 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_labels_lie_among_the_classes(dtype):
+    checks.check_labels(torch.tensor([0, 2], dtype=dtype), 3)
+    checks.check_labels(torch.tensor([], dtype=dtype), 3)
+    for wrong in ([0, 3], [-1, 2]):
+        message = f"^labels lie from {wrong[0]} to {wrong[1]}; accepted is 0 to 2$"
+        with pytest.raises(ValueError, match=message):
+            checks.check_labels(torch.tensor(wrong, dtype=dtype), 3)
 
 
 def test_nothing_and_integers_are_finite():

@@ -102,10 +102,12 @@ def test_arguments_that_the_device_code_cannot_take(gpu):
 
 
 def test_they_are_tried_in_the_order_in_which_they_are_declared(gpu):
-    reason = "the model is a perceptron"
-    assert str(TWO_MORE.choose(CUDA, reason=reason)) == f"sum: contraction ({reason})"
+    reasons = {"contraction": "the model is a perceptron"}
+    chosen = TWO_MORE.choose(CUDA, reasons=reasons)
+    assert str(chosen) == "sum: contraction (the model is a perceptron)"
     obstacles = {"contraction": "the model has convolutions"}
-    assert TWO_MORE.choose(CUDA, obstacles=obstacles).implementation == "triton"
+    chosen = TWO_MORE.choose(CUDA, obstacles=obstacles, reasons=reasons)
+    assert str(chosen) == "sum: triton (the tensors are on cuda)"
     assert str(TWO_MORE.choose(CPU, obstacles=obstacles)) == (
         "sum: definition (the model has convolutions; "
         "the tensors are on cpu; Triton takes CUDA tensors)"
@@ -134,11 +136,18 @@ def test_a_wish_for_all_operations_is_for_those_that_have_the_implementation(gpu
         assert choose(CUDA, "definition").reason == "asked for by impl"
 
 
+@pytest.mark.parametrize("options", [{"obstacles": {"tritn": "no"}}, {"reasons": {"tritn": "yes"}}])
+def test_an_obstacle_or_a_reason_of_nobody_is_a_mistake(options):
+    with pytest.raises(ValueError, match="implementation is 'tritn'; accepted are 'definition', "):
+        TWO_MORE.choose(CPU, **options)
+
+
 @pytest.mark.parametrize(
     ("implementations", "message"),
     [
         (("definition", "cuda"), "implementation is 'cuda'; accepted are 'definition', 'contr"),
         (("triton", "definition"), "accepted is one that begins with 'definition'"),
+        (("definition", "triton", "triton"), "accepted is each once"),
         ((), "implementations is (); accepted is one that begins with 'definition'"),
     ],
 )

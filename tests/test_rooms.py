@@ -39,6 +39,7 @@ def imports():
     found = {name: set() for name in files}
     for name, path in files.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not getattr(node, "level", 0), f"{name} has a relative import"
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kempe_nb"):
                 named = (f"{node.module}.{alias.name}" for alias in node.names)
                 found[name] |= {each if each in files else node.module for each in named}

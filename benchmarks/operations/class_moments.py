@@ -43,7 +43,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of features and labels, and of the moments."""
-    return module.minimum_bytes(
+    return module.OPERATION.minimum_bytes(
         sizes["samples"], sizes["dimensions"], sizes["classes"], np.dtype(dtype).itemsize
     )
 

@@ -49,7 +49,9 @@ def inputs(sizes: Sizes, dtype: str, device: str) -> tuple[torch.Tensor, torch.T
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the logits, and of the moments or of the gradient."""
     shape = sizes["networks"], sizes["inputs"], sizes["classes"]
-    return module.minimum_bytes(*shape, np.dtype(dtype).itemsize, gradient=bool(sizes["gradient"]))
+    return module.OPERATION.minimum_bytes(
+        *shape, np.dtype(dtype).itemsize, gradient=bool(sizes["gradient"])
+    )
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:

@@ -48,7 +48,7 @@ def inputs(sizes: Sizes, dtype: str, device: str) -> tuple[torch.Tensor, ...]:
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of three turns over the planes: 7 for each of x."""
     planes, side = sizes["images"] * sizes["channels"], sizes["side"]
-    return sum(module.minimum_bytes(planes, side, side, np.dtype(dtype).itemsize))
+    return sum(module.OPERATION.minimum_bytes(planes, side, side, np.dtype(dtype).itemsize))
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:

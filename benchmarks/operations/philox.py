@@ -19,7 +19,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the output; there is no input."""
-    return module.minimum_bytes(sizes["numbers"], np.dtype(dtype).itemsize)
+    return module.OPERATION.minimum_bytes(sizes["numbers"], np.dtype(dtype).itemsize)
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:

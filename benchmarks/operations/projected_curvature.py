@@ -53,7 +53,9 @@ def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     size = sum(a * b for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True))
     directions = sizes["directions"]
     nonzeros, itemsize = round(directions * size**0.5), np.dtype(dtype).itemsize
-    return module.minimum_bytes(sizes["samples"], WIDTHS[0], size, directions, nonzeros, itemsize)
+    return module.OPERATION.minimum_bytes(
+        sizes["samples"], WIDTHS[0], size, directions, nonzeros, itemsize
+    )
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:

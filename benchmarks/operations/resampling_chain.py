@@ -45,7 +45,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the law, read once, and of the three outputs."""
-    return module.minimum_bytes(sizes["atoms"], sizes["generations"], sizes["seeds"])
+    return module.OPERATION.minimum_bytes(sizes["atoms"], sizes["generations"], sizes["seeds"])
 
 
 @functools.cache

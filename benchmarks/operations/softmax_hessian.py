@@ -41,7 +41,9 @@ def inputs(sizes: Sizes, dtype: str, device: str) -> tuple[torch.Tensor, torch.T
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of logits, vectors and products."""
     itemsize = np.dtype(dtype).itemsize
-    return module.minimum_bytes(sizes["rows"], sizes["classes"], sizes["vectors"], itemsize)
+    return module.OPERATION.minimum_bytes(
+        sizes["rows"], sizes["classes"], sizes["vectors"], itemsize
+    )
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:

@@ -38,7 +38,7 @@ CASES = (
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the ranks; the law has a handful of parameters."""
-    return module.minimum_bytes(samples=sizes["samples"])
+    return module.OPERATION.minimum_bytes(samples=sizes["samples"])
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:

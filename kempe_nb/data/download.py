@@ -1,6 +1,10 @@
 """Files that are published with a checksum: reading them, and fetching what is not there."""
 
 import hashlib
+import logging
+import os
+import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +46,7 @@ def require_md5(data: bytes, expected: str, where: str, path: Path) -> None:
 
 
 def _md5(data: bytes) -> str:
-    # Published checksums are MD5: good against damage, which is what they are used for here.
+    # Published checksums are MD5: good against damage, and no other file can be made for one.
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
@@ -85,11 +89,37 @@ def _download(address: str, file: Published, folder: Path) -> str | None:
     """Try one address; return None, or why there still is no file of this name in `folder`."""
     # Only now: most readers have their data, or take sets that need no download.
     import pooch
+    from urllib3.exceptions import HTTPError
 
-    # Pooch writes to a temporary file, and moves it only if the checksum fits.
-    downloader = pooch.HTTPDownloader(timeout=NETWORK_TIMEOUT_SECONDS)
+    thread = threading.get_ident()
+
+    def is_not_ours(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    # What a cell says on standard error counts as a fault when a lesson is executed. A filter, not
+    # a level: whatever else uses pooch at the same time is still heard.
+    logger = pooch.get_logger()
+    logger.addFilter(is_not_ours)
     try:
-        pooch.retrieve(address, f"md5:{file.md5}", file.name, folder, downloader=downloader)
-    except (OSError, ValueError) as error:
+        # Pooch writes to a temporary file, and moves it only if the checksum fits.
+        pooch.retrieve(address, f"md5:{file.md5}", file.name, folder, downloader=_copy)
+    except (OSError, ValueError, HTTPError) as error:
         return f"{type(error).__name__}: {error}"
+    finally:
+        logger.removeFilter(is_not_ours)
     return None
+
+
+def _copy(address: str, temporary: str, _: None) -> None:
+    """Write what stands at an address into a file, byte by byte as it comes."""
+    import requests
+
+    # Pooch made this file for its owner alone, but others may read from the same folder: a new one
+    # has the usual rights.
+    os.remove(temporary)
+    answer = requests.get(address, stream=True, timeout=NETWORK_TIMEOUT_SECONDS)
+    with answer, open(temporary, "wb") as partial:
+        answer.raise_for_status()
+        # Not what requests makes of it: some servers call a .gz packed on the way, and unpacked it
+        # would have another checksum.
+        shutil.copyfileobj(answer.raw, partial)

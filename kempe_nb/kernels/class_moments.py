@@ -39,7 +39,13 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from kempe_nb.checks import check_dtype, check_finite, checked_integer, common_device
+from kempe_nb.checks import (
+    check_dtype,
+    check_finite,
+    check_labels,
+    checked_integer,
+    common_device,
+)
 from kempe_nb.dispatch import Operation
 
 #: Bytes of the block of deviations that is worked on at a time. On a CPU it stays in the cache of a
@@ -182,15 +188,6 @@ def check_features(features: torch.Tensor, labels: torch.Tensor) -> None:
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         shapes = f"features has shape {tuple(features.shape)}, labels {tuple(labels.shape)}"
         raise ValueError(f"{shapes}; accepted are [N, D] and [N]")
-
-
-def check_labels(labels: torch.Tensor, num_classes: int) -> None:
-    """Refuse labels outside 0 to K - 1."""
-    if not len(labels):
-        return
-    low, high = (int(end) for end in torch.aminmax(labels))
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels lie from {low} to {high}; accepted is 0 to {num_classes - 1}")
 
 
 def block_rows(centres: torch.Tensor) -> int:

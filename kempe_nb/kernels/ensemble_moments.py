@@ -37,7 +37,13 @@ from typing import NamedTuple
 
 import torch
 
-from kempe_nb.checks import check_dtype, check_finite, checked_choice, common_device
+from kempe_nb.checks import (
+    check_dtype,
+    check_finite,
+    check_labels,
+    checked_choice,
+    common_device,
+)
 from kempe_nb.dispatch import Operation, observed
 
 #: Rows of the first network that are looked at for probabilities in place of logits.
@@ -299,11 +305,8 @@ def _check_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
     if labels.shape != logits.shape[1:2]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels has shape {shape}; accepted is [{logits.shape[1]}]")
-    if len(labels) and not observed():
-        low, high = (int(end) for end in torch.aminmax(labels))
-        if low < 0 or high >= logits.shape[2]:
-            last = logits.shape[2] - 1
-            raise ValueError(f"labels lie from {low} to {high}; accepted is 0 to {last}")
+    if not observed():
+        check_labels(labels, logits.shape[2])
 
 
 def _checked_results(logits: torch.Tensor, found: tuple) -> tuple:

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from kempe_nb.checks import checked_integer, checked_shape, spoken
+from kempe_nb.checks import checked_integer, checked_shape
 from kempe_nb.dispatch import Operation
 
 ROUNDS = 10
@@ -179,7 +179,7 @@ def integers(
     """
     span = _checked_span(low, high)
     size, seed, offset, stream, device = _checked(shape, seed, offset, stream, device)
-    _checked_end(offset + math.prod(size), 2**64)
+    check_end(offset, math.prod(size))
     choice = OPERATION.choose(device, impl, function="integers")
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import philox as device_code
@@ -216,7 +216,7 @@ def _read(name, kind, shape, seed, offset, stream, device, impl) -> torch.Tensor
     """Return `shape` numbers made of the words of a sequence, by the chosen implementation."""
     size, seed, offset, stream, device = _checked(shape, seed, offset, stream, device)
     words = math.prod(size) * (2 if kind == "float64" else 1)
-    _checked_end(offset + words, 2**64)
+    check_end(offset, words)
     choice = OPERATION.choose(device, impl, function=name)
     if choice.implementation == "triton":
         from kempe_nb.kernels.triton import philox as device_code
@@ -288,18 +288,26 @@ def _made_round_keys(k0, k1) -> list[tuple]:
 
 def _checked(shape, seed, offset, stream, device):
     """Return the arguments that all functions share, checked."""
+    draw = checked_draw(seed, offset, stream)
+    return checked_shape(shape), *draw, torch.device(device)
+
+
+def checked_draw(seed: object, offset: object, stream: object) -> tuple[int, int, int]:
+    """Return where numbers are drawn from, or refuse what is no such place, by name."""
     return (
-        checked_shape(shape),
         checked_integer(seed, "seed", 0, 2**64 - 1),
         checked_integer(offset, "offset", 0, 2**64 - 1),
         checked_integer(stream, "stream", 0, 2**32 - 1),
-        torch.device(device),
     )
 
 
-def _checked_end(end: int, limit: int) -> None:
-    if end > limit:
-        raise ValueError(f"offset and shape end at {end}; a stream ends at {spoken(limit)}")
+def check_end(offset: int, size: int) -> None:
+    """Refuse to draw beyond the end of a stream."""
+    if offset + size > 2**64:
+        end = offset + size
+        raise ValueError(
+            f"offset is {offset}, and {size} from there end at {end}; a stream ends at 2**64"
+        )
 
 
 def _checked_span(low: int, high: int) -> int:

@@ -38,7 +38,7 @@ TABLE_MEANS = 16
 TABLE_COUNTS = 64
 #: The largest mean; far below it a float64 holds every count exactly.
 LARGEST_MEAN = 2**31
-#: Where the series of `_deviance` takes over from the logarithm: the radius of `atanh_rest`.
+#: Where the series takes over from the logarithm: the radius of `atanh_rest`.
 SERIES_RADIUS = 0.17
 #: Proposals of the rejection are kept this close to the mean; none beyond is ever accepted.
 FARTHEST = 2.0**52

@@ -203,9 +203,7 @@ def _tiles(seeds: int, atoms: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _checked_law(probabilities: object) -> torch.Tensor:
-    if not isinstance(probabilities, torch.Tensor):
-        kind = type(probabilities).__name__
-        raise TypeError(f"probabilities is a {kind}; accepted is a torch.Tensor")
+    common_device(probabilities=probabilities)
     check_dtype(probabilities, "probabilities", OPERATION.dtypes)
     if probabilities.ndim != 1 or len(probabilities) > 2**40:
         shape = tuple(probabilities.shape)

@@ -35,6 +35,8 @@ from kempe_nb.dispatch import Operation
 from kempe_nb.kernels import elementary
 from kempe_nb.kernels.philox import (
     Purpose,
+    check_end,
+    checked_draw,
     chunks,
     last_word,
     philox_4x32,
@@ -153,7 +155,7 @@ def zipf_law(
         For a setting out of its range.
     """
     last = checked_integer(vocabulary, "vocabulary", 1, LARGEST_VOCABULARY)
-    beta = checked_number(beta, "beta", 0.0, math.inf, "a number from 0 on")
+    beta = checked_number(beta, "beta", 0.0, math.inf, "a finite number from 0 on")
     smallest = math.nextafter(0.0, 1.0)
     temperature = checked_number(
         temperature, "temperature", smallest, math.inf, "a finite number above 0"
@@ -331,9 +333,6 @@ def _propose(law: ZipfLaw, band: np.ndarray, words) -> tuple[np.ndarray, np.ndar
 def _checked_draw(law, size, seed, offset, stream):
     if not isinstance(law, ZipfLaw):
         raise TypeError(f"law is a {type(law).__name__}; accepted is a ZipfLaw, from zipf_law(...)")
-    seed = checked_integer(seed, "seed", 0, 2**64 - 1)
-    offset = checked_integer(offset, "offset", 0, 2**64 - 1)
-    stream = checked_integer(stream, "stream", 0, 2**32 - 1)
-    if (end := offset + math.prod(size)) > 2**64:
-        raise ValueError(f"offset and shape end at {end}; a stream ends at 2**64")
+    seed, offset, stream = checked_draw(seed, offset, stream)
+    check_end(offset, math.prod(size))
     return size, seed, offset, stream

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from kempe_nb.checks import checked_choice, checked_integer
+
 SCHEMES = ("frequency", "threshold", "equal")
 
 
@@ -35,16 +37,14 @@ def storage_weights(frequencies: ArrayLike, scheme: str, kept: int | None = None
     seen = np.asarray(frequencies, dtype=np.float64)
     if seen.ndim != 1 or not seen.size or not np.isfinite(seen).all() or (seen < 0).any():
         raise ValueError(f"frequencies is {frequencies!r}; accepted are non-negative numbers [N]")
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme is {scheme!r}; accepted are {', '.join(map(repr, SCHEMES))}")
+    checked_choice(scheme, "scheme", SCHEMES)
     if (kept is not None) != (scheme == "threshold"):
         raise ValueError(f"kept is {kept!r} with scheme {scheme!r}; it belongs to 'threshold'")
     if scheme == "frequency":
         return seen / max(seen.sum(), 1e-300)
     stored = seen > 0
     if scheme == "threshold":
-        if isinstance(kept, bool) or not isinstance(kept, int | np.integer) or kept < 1:
-            raise ValueError(f"kept is {kept!r}; accepted is a positive integer")
+        checked_integer(kept, "kept", 1)
         often = np.zeros(len(seen), bool)
         often[np.argsort(-seen, kind="stable")[:kept]] = True
         stored &= often
@@ -98,11 +98,10 @@ def recall_error(
             f"law, labels and weights have lengths {len(law)}, {len(labels)} and {len(weights)}; "
             "accepted are equal ones"
         )
-    if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
-        raise ValueError(f"width is {width!r}; accepted is a positive integer")
+    width = checked_integer(width, "width", 1)
     if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0:
         raise ValueError(f"labels is {labels.tolist()!r}; accepted are integers from 0 up [N]")
-    scores = memory_scores(labels, weights, int(width), int(labels.max()) + 1, rng)
+    scores = memory_scores(labels, weights, width, int(labels.max()) + 1, rng)
     return float(law[scores.argmax(1) != labels].sum())
 
 

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kempe_nb.checks import check_labels, checked_choice, checked_integer
 from kempe_nb.networks.modes import evaluating
 
 NORMS = ("linf", "l2")
@@ -280,11 +281,7 @@ def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
         )
     if not len(labels):
         return
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(
-            f"labels lie from {labels.min()} to {labels.max()}; accepted is 0 to "
-            f"{logits.shape[1] - 1}"
-        )
+    check_labels(labels, logits.shape[1])
     sums = logits.double().sum(1)
     if (logits >= 0).all() and (sums - 1).abs().max() < 1e-2 / logits.shape[1]:
         raise ValueError(
@@ -405,13 +402,10 @@ def _on_survivors(found: Attacked, attack: Callable[[torch.Tensor], Attacked]) -
 
 
 def _check_settings(norm: str, steps: int, restarts: int, keep: str) -> None:
-    if norm not in NORMS:
-        raise ValueError(f"norm is {norm!r}; accepted are {', '.join(map(repr, NORMS))}")
-    if keep not in ("best", "last"):
-        raise ValueError(f"keep is {keep!r}; accepted are 'best' and 'last'")
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; accepted is a positive integer")
+    checked_choice(norm, "norm", NORMS)
+    checked_choice(keep, "keep", ("best", "last"))
+    checked_integer(steps, "steps", 1)
+    checked_integer(restarts, "restarts", 1)
 
 
 def _for_each(value: float | torch.Tensor, images: torch.Tensor) -> torch.Tensor:

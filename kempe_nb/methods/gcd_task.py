@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kempe_nb.checks import checked_integer, keep_checked
 from kempe_nb.networks.transformer import Transformer, generate
 
 
@@ -30,9 +31,7 @@ class GcdTask:
 
     def __post_init__(self):
         for name, least in (("base", 2), ("digits", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; accepted is an integer from {least} up")
+            keep_checked(self, **{name: checked_integer(getattr(self, name), name, least)})
         if self.base**self.digits > 2**31:
             raise ValueError(
                 f"digits is {self.digits} at base {self.base}; accepted are operands below 2^31"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from kempe_nb.checks import checked_probabilities
+from kempe_nb.checks import checked_integer, checked_probabilities
 
 #: Ranks that enter one by one; the sum over those beyond is an integral (see `clean_error`).
 EXPLICIT_RANKS = 20_000
@@ -233,8 +233,7 @@ def survival_multiplier(ratio: ArrayLike, generations: int = 1) -> np.ndarray:
     h is the probability that a Poisson number of offspring with mean s is not zero, so the iterate
     says how much of a sample is left after so many rounds of resampling. `ratio` may be infinite.
     """
-    if not isinstance(generations, int | np.integer) or generations < 0:
-        raise ValueError(f"generations is {generations!r}; accepted is a non-negative integer")
+    generations = checked_integer(generations, "generations", 0)
     value = np.asarray(ratio, dtype=np.float64)
     if np.isnan(value).any() or (value <= 0).any():
         raise ValueError(f"ratio is {ratio!r}; accepted are positive numbers and infinity")
@@ -287,8 +286,7 @@ def top_k(p: ArrayLike, k: int) -> np.ndarray:
         For a bad law, or a k that is not an integer from 1 to the size of the vocabulary.
     """
     law = checked_probabilities(p, "p")
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 < k <= len(law):
-        raise ValueError(f"k is {k!r}; accepted is an integer from 1 to {len(law)}")
+    k = checked_integer(k, "k", 1, len(law))
     cut = np.zeros_like(law)
     keep = np.argsort(-law, kind="stable")[:k]
     cut[keep] = law[keep] / law[keep].sum()
@@ -344,9 +342,7 @@ def _checked_share(share: float) -> float:
 
 
 def _checked_rank(rank: int, name: str) -> int:
-    if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 0 < rank <= 10**8:
-        raise ValueError(f"{name} is {rank!r}; accepted is an integer from 1 to 10**8")
-    return int(rank)
+    return checked_integer(rank, name, 1, 10**8)
 
 
 def _checked_sizes(sizes: ArrayLike, name: str) -> np.ndarray:

@@ -21,6 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kempe_nb.checks import checked_integer, keep_checked
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -46,9 +48,8 @@ class Shape:
 
     def __post_init__(self):
         for field in fields(self):
-            size = getattr(self, field.name)
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise ValueError(f"{field.name} is {size!r}; accepted is a positive integer")
+            size = checked_integer(getattr(self, field.name), field.name, 1)
+            keep_checked(self, **{field.name: size})
         if self.width % self.heads:
             raise ValueError(
                 f"width is {self.width} with {self.heads} heads; accepted is a multiple of heads"
@@ -335,8 +336,7 @@ def generate(
     -----
     Keys and values of the past are kept, so a token costs one pass over one position.
     """
-    if not isinstance(length, int) or length < 1:
-        raise ValueError(f"length is {length!r}; accepted is a positive integer")
+    length = checked_integer(length, "length", 1)
     if prompt.shape[1] + length - 1 > model.shape.context:
         raise ValueError(
             f"length is {length} behind a prompt of {prompt.shape[1]}; accepted is a sum of at "

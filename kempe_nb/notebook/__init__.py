@@ -1,1 +1,1 @@
-"""What a chapter needs besides mathematics: profile, claims, sliders, figures, data."""
+"""What a lesson needs besides mathematics: profile, claims, results, cache, sliders, figures."""

@@ -141,8 +141,7 @@ def _counting_files() -> list[Path]:
     files = [
         path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in SHOWING
     ]
-    for name in COMPUTING:
-        files += [package / name] if name.endswith(".py") else (package / name).rglob("*.py")
+    files += [package / name for name in COMPUTING]
     # Editors keep locks and backups of open files under hidden names.
     return sorted(path for path in files if not path.name.startswith("."))
 

@@ -23,6 +23,7 @@ class Site:
         self.cut_after = {}
         self.garbled = set()
         self.requests = []
+        self.headers = {}
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,8 @@ def server():
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in site.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(content[: site.cut_after.get(self.path)])

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import logging
 import os
 import re
 import socket
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 from tiny_sets import declare_mnist, everything_below, md5, write_all
 
@@ -134,8 +136,49 @@ def test_a_silent_server_is_given_up(mnist, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         declare_mnist(monkeypatch, packed, [address])
-        with pytest.raises(data.DataError, match=re.escape(address)):
+        with pytest.raises(data.DataError, match=re.escape(address) + r".*read timeout=0\.2\b"):
             data.load("mnist")
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+def test_a_file_that_a_server_calls_packed_stays_as_it_is(encoding, mnist, site, cache):
+    _, packed = mnist
+    site.headers["Content-Encoding"] = encoding
+    data.load("mnist", "test")
+    name = "t10k-images-idx3-ubyte.gz"
+    assert (cache / "mnist" / name).read_bytes() == packed[name]
+
+
+class Talkative(dict):
+    """What the server serves; its thread also says something through pooch."""
+
+    def get(self, path):
+        pooch.get_logger().info("from another thread")
+        return super().get(path)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_download_is_quiet_and_silences_nobody_else(fails, mnist, site, monkeypatch, capsys):
+    heard = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.getMessage())
+    monkeypatch.setattr(pooch.get_logger(), "handlers", [listener])
+    monkeypatch.setattr(site, "content", Talkative({} if fails else site.content))
+    with pytest.raises(data.DataError) if fails else contextlib.nullcontext():
+        data.load("mnist")
+    pooch.get_logger().info("afterwards")
+    assert heard == ["from another thread"] * len(site.requests) + ["afterwards"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_others_may_read_a_download_if_the_umask_lets_them(mnist, cache):
+    before = os.umask(0o027)
+    try:
+        data.load("mnist")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (cache / "mnist").iterdir()} == {0o640}
 
 
 def expect_no_room(folder, site):

@@ -1,6 +1,7 @@
 """What an operation declares in its module is what everybody else finds."""
 
 import inspect
+import pkgutil
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +30,29 @@ def test_its_functions_are_public_and_take_an_implementation(name):
 
 
 @each_operation
+def test_what_draws_random_numbers_has_the_same_bits_everywhere(name):
+    operation = kernels.load(name)
+    parameters = {
+        parameter
+        for function in operation.functions
+        for parameter in inspect.signature(getattr(kempe_nb, function)).parameters
+    }
+    assert operation.exact == bool({"seed", "seeds"} & parameters)
+    if operation.exact and "triton" in operation.implementations:
+        pytest.importorskip("triton")
+        module = import_module(f"kempe_nb.kernels.triton.{name}")
+        for case in module.COMPILATIONS.values():
+            # What computes in float64 is given some; a mere output is made of integers.
+            given = {types for argument, types in case.types.items() if argument != "out"}
+            assert case.rounds_once == ("*fp64" in given)
+
+
+def test_a_module_of_the_room_is_an_operation_or_part_of_several():
+    found = {each.name for each in pkgutil.iter_modules(kernels.__path__)}
+    assert found - set(kernels.names()) == {"elementary", "poisson", "triton"}
+
+
+@each_operation
 def test_its_device_code_declares_how_it_is_compiled(name):
     operation = kernels.load(name)
     source = Path(kernels.__file__).parent / "triton" / f"{name}.py"
@@ -48,8 +72,9 @@ def test_it_has_tests_a_benchmark_and_a_page(name):
     )
     assert [place for place in places if not (ROOT / place).is_file()] == []
     pages = [ROOT / "book" / "kernels" / f"{name}.{kind}" for kind in ("md", "ipynb")]
-    (page,) = [page for page in pages if page.is_file()]
-    assert f"{{speed}} {name}" in page.read_text(encoding="utf-8")
+    found = [page for page in pages if page.is_file()]
+    assert len(found) == 1, f"book/kernels/{name}.md or {name}.ipynb"
+    assert f"{{speed}} {name}" in found[0].read_text(encoding="utf-8")
 
 
 def test_an_operation_that_does_not_exist_is_answered_with_those_that_do():

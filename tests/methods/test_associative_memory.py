@@ -380,7 +380,7 @@ def recall(law=(0.5, 0.5), labels=(0, 1), weights=(1.0, 1.0), width=3):
         (lambda: recall(weights=[1.0]), "lengths 2, 2 and 1"),
         (lambda: recall(labels=[0, -1]), "labels is .*-1.*; accepted are integers from 0 up"),
         (lambda: recall(labels=[0.5, 1]), "labels is .*0.5"),
-        (lambda: recall(width=0), "width is 0; accepted is a positive integer"),
+        (lambda: recall(width=0), "width is 0; accepted is an integer from 1 up"),
         (lambda: recall(width=2.0), "width is 2.0"),
         (lambda: recall(width=True), "width is True"),
     ],

@@ -525,7 +525,7 @@ def test_frequencies_of_written_tokens_follow_the_model():
 )
 def test_a_bad_size_is_refused_by_name(name, value):
     sizes = {"vocabulary": 7, "context": 6, "width": 12, "layers": 2, "heads": 3}
-    with pytest.raises(ValueError, match=f"{name} is {value!r}; accepted is a positive integer"):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; accepted is an integer from 1 up"):
         Shape(**{**sizes, name: value})
 
 

@@ -105,7 +105,7 @@ def test_a_table_has_the_rows_of_each_shape_the_fastest_first(build):
     [
         (
             "zipf",
-            "Implementations: definition and triton, for int64. They return the same bits, on "
+            "Implementations: definition and Triton, for int64. They return the same bits, on "
             "every device.",
         ),
         (

@@ -46,8 +46,17 @@ def test_every_page_of_the_table_of_contents_was_built():
     toc = yaml.safe_load((HTML.parent.parent / "_toc.yml").read_text())
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
     chapters += [section for chapter in chapters for section in chapter.get("sections", [])]
-    files = [chapter["file"] for chapter in chapters]
-    assert {toc["root"], *files} <= set(PAGES)
+    files = {chapter["file"] for chapter in chapters if "file" in chapter}
+    globs = [chapter["glob"] for chapter in chapters if "glob" in chapter]
+    book = HTML.parent.parent / "book"
+    found = {
+        str(path.relative_to(book).with_suffix(""))
+        for pattern in globs
+        for kind in (".md", ".ipynb")
+        for path in book.glob(pattern + kind)
+    }
+    assert globs and found
+    assert {toc["root"], *files, *found} <= set(PAGES)
 
 
 def test_every_page_of_a_chapter_is_of_one_kind():

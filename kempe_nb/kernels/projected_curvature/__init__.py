@@ -38,7 +38,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.checks import check_finite, checked_positive, common_device
+from kempe_nb.checks import (
+    check_dtype,
+    check_finite,
+    check_labels,
+    checked_positive,
+    common_device,
+)
 from kempe_nb.dispatch import Operation
 from kempe_nb.kernels.projected_curvature.contraction import contract, name_of, perceptron_layers
 from kempe_nb.kernels.projected_curvature.general import differentiate
@@ -117,7 +123,7 @@ def projected_curvature(
         inputs.device,
         impl,
         obstacles={"contraction": obstacle},
-        reason="the model is a multilayer perceptron under the cross-entropy",
+        reasons={"contraction": "the model is a multilayer perceptron under the cross-entropy"},
     )
     _check_outputs(model, inputs, labels, is_entropy)
     if choice.implementation == "contraction":
@@ -171,11 +177,9 @@ def _check_devices(parameters, inputs, labels, directions) -> torch.device:
 
 def _check_numbers(parameters, inputs, directions) -> None:
     """Refuse dtypes and shapes that do not fit, and NaN or infinity."""
-    kinds = {p.dtype for p in parameters}
-    if kinds not in ({torch.float32}, {torch.float64}):
-        found = ", ".join(sorted(str(kind) for kind in kinds))
-        raise TypeError(f"model has parameters of {found}; accepted are float32 or float64")
-    (kind,) = kinds
+    kind = parameters[0].dtype
+    for index, parameter in enumerate(parameters):
+        check_dtype(parameter, f"parameter {index}", OPERATION.dtypes if index == 0 else (kind,))
     for name, tensor in (("inputs", inputs), ("directions", directions)):
         if tensor.dtype != kind:
             raise TypeError(f"{name} is {tensor.dtype}; accepted is {kind}, as the parameters")
@@ -219,13 +223,8 @@ def _check_outputs(model, inputs, labels, is_entropy: bool) -> None:
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         shape = tuple(outputs.shape)
         raise ValueError(f"model returns {shape} for one sample; accepted is [1, K], K >= 2")
-    if labels.dtype != torch.int64:
-        raise TypeError(f"labels is {labels.dtype}; accepted is int64")
+    check_dtype(labels, "labels", (torch.int64,))
     if labels.shape != inputs.shape[:1]:
         shape = tuple(labels.shape)
         raise ValueError(f"labels has shape {shape}; accepted is ({len(inputs)},)")
-    low, high = (int(end) for end in torch.aminmax(labels))
-    if low < 0 or high >= outputs.shape[1]:
-        raise ValueError(
-            f"labels lie from {low} to {high}; accepted is 0 to {outputs.shape[1] - 1}"
-        )
+    check_labels(labels, outputs.shape[1])

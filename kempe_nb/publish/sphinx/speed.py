@@ -36,6 +36,8 @@ HEAD = (
     *("Implementation", "Median (p20 to p80)", "Beside ours"),
     *("Share of copy", "Launches", "Memory"),
 )
+#: Names of implementations that are names of compilers.
+PROPER = {"triton": "Triton"}
 MARKERS = "os^Dv*PXh<>"
 
 Row = dict[str, str]
@@ -72,7 +74,7 @@ class SpeedDirective(SphinxDirective):
 
 def declaration(operation: Operation) -> str:
     """Return what an operation says of itself, in a sentence or two."""
-    *names, last = operation.implementations
+    *names, last = (PROPER.get(name, name) for name in operation.implementations)
     names = f"{', '.join(names)} and {last}" if names else last
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in operation.dtypes)
     if len(operation.implementations) == 1:

@@ -460,7 +460,7 @@ def test_a_stream_can_be_read_to_its_end():
     ],
 )
 def test_and_not_further(call):
-    with pytest.raises(ValueError, match=r"offset and shape end at 18446744073709551617; a stream"):
+    with pytest.raises(ValueError, match=r"from there end at 18446744073709551617; a stream"):
         call()
 
 

@@ -570,7 +570,7 @@ def in_training(layer):
             ValueError,
             r"labels has shape \(5,\); accepted is \(6,\)",
         ),
-        ({"data": (INPUTS, LABELS.int())}, TypeError, "labels is torch.int32; accepted is int64"),
+        ({"data": (INPUTS, LABELS.int())}, TypeError, "labels is torch.int32; accepted are int64"),
         ({"data": (INPUTS, LABELS + 1)}, ValueError, "labels lie from . to 3; accepted is 0 to 2"),
         ({"data": (INPUTS, LABELS - 1)}, ValueError, "labels lie from -1"),
         ({"loss": F.mse_loss}, ValueError, "loss is mse_loss; accepted for the Gauss-Newton part"),
@@ -588,7 +588,7 @@ def in_training(layer):
         (
             {"model": perceptron(4, 5, 3, dtype=torch.float16)},
             TypeError,
-            "parameters of torch.float16",
+            "parameter 0 is torch.float16; accepted are float32, float64",
         ),
         (
             {"model": in_training(nn.BatchNorm1d(5))},

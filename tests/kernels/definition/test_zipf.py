@@ -396,7 +396,7 @@ def test_the_deepest_octave_of_1e9_ranks_is_reached(beta, size):
     ("settings", "accepted"),
     [
         *(
-            ({"beta": b}, "a number from 0 on")
+            ({"beta": b}, "a finite number from 0 on")
             for b in (-0.1, math.nan, math.inf, "a", None, 1j, True)
         ),
         *(
@@ -461,7 +461,7 @@ def test_a_bad_size_is_refused_by_name(value):
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_stream_is_read_to_its_end_and_not_further(call):
     call(offset=2**64 - 3)
-    with pytest.raises(ValueError, match=r"offset and shape end at \d+; a stream ends at 2\*\*64"):
+    with pytest.raises(ValueError, match=r"offset is \d+, and \d+ from there end at \d+; a stream"):
         call(offset=2**64 - 2)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.kernels.projected_curvature import IMPLEMENTATIONS, projected_curvature
+from kempe_nb.kernels.projected_curvature import OPERATION, projected_curvature
 from kempe_nb.kernels.projected_curvature.directions import sparse_directions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -22,7 +22,7 @@ def draw(samples, dtype):
     return model, data, sparse_directions(size, 20, dtype=dtype)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("impl", OPERATION.implementations)
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
 def test_numbers_are_those_of_the_cpu(impl, layout, dtype, error):
