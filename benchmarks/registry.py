@@ -10,6 +10,9 @@ import torch
 from kempe_nb import dispatch
 
 DEVICES = ("cpu", "cuda")
+#: Names of implementations that are names of compilers, and where these compile for.
+PROPER = {"numba": "Numba", "triton": "Triton"}
+ONLY_ON = {"numba": ("cpu",), "triton": ("cuda",)}
 
 #: The named sizes of a shape, such as {"atoms": 1_000_000, "seeds": 1}.
 Sizes = Mapping[str, float]
@@ -99,24 +102,24 @@ def ours(
     prepare : callable
         `prepare(impl)` is the `prepare` of one of its implementations.
     uncounted : tuple of str
-        Those whose work on a CPU cannot be counted, besides what has the same bits everywhere: its
-        definition is written in NumPy, and runs on a CPU alone.
+        Those whose work on a CPU cannot be counted, besides compiled code, and what has the same
+        bits everywhere: its definition is written in NumPy, and runs on a CPU alone.
     """
     return tuple(
         Implementation(
-            f"kempe_nb {'Triton' if name == 'triton' else name}",
+            f"kempe_nb {PROPER.get(name, name)}",
             prepare(name),
             _devices(name, declared.exact),
             exact=declared.exact,
-            eager=not declared.exact and name not in uncounted,
+            eager=not declared.exact and name not in {*uncounted, *ONLY_ON},
         )
         for name in declared.implementations
     )
 
 
 def _devices(implementation: str, exact: bool) -> tuple[str, ...]:
-    if implementation == "triton":
-        return ("cuda",)
+    if implementation in ONLY_ON:
+        return ONLY_ON[implementation]
     return ("cpu",) if exact else DEVICES
 
 

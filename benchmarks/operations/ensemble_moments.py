@@ -49,9 +49,8 @@ def inputs(sizes: Sizes, dtype: str, device: str) -> tuple[torch.Tensor, torch.T
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
     """Return the bytes of the logits, and of the moments or of the gradient."""
     shape = sizes["networks"], sizes["inputs"], sizes["classes"]
-    return module.OPERATION.minimum_bytes(
-        *shape, np.dtype(dtype).itemsize, gradient=bool(sizes["gradient"])
-    )
+    itemsize, gradient = np.dtype(dtype).itemsize, bool(sizes["gradient"])
+    return module.OPERATION.minimum_bytes(*shape, itemsize, gradient=gradient)
 
 
 def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
@@ -105,7 +104,7 @@ OPERATION = Operation(
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        *ours(module.OPERATION, _ours, uncounted=("numba",)),
+        *ours(module.OPERATION, _ours),
         Implementation("library calls", _either(peers.chain, peers.by_autograd)),
         Implementation(
             "mean of probabilities", _either(peers.mean_of_probabilities, peers.by_autograd)

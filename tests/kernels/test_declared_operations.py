@@ -49,7 +49,13 @@ def test_what_draws_random_numbers_has_the_same_bits_everywhere(name):
 
 def test_a_module_of_the_room_is_an_operation_or_part_of_several():
     found = {each.name for each in pkgutil.iter_modules(kernels.__path__)}
-    assert found - set(kernels.names()) == {"elementary", "poisson", "triton"}
+    assert found - set(kernels.names()) == {"elementary", "numba", "poisson", "triton"}
+
+
+@each_operation
+def test_its_code_for_a_cpu_is_there_under_its_name(name):
+    source = Path(kernels.__file__).parent / "numba" / f"{name}.py"
+    assert source.is_file() == ("numba" in kernels.load(name).implementations)
 
 
 @each_operation

@@ -37,7 +37,7 @@ HEAD = (
     *("Share of copy", "Launches", "Memory"),
 )
 #: Names of implementations that are names of compilers.
-PROPER = {"triton": "Triton"}
+PROPER = {"numba": "Numba", "triton": "Triton"}
 MARKERS = "os^Dv*PXh<>"
 
 Row = dict[str, str]
