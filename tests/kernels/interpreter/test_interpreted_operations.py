@@ -19,8 +19,8 @@ def test_device_code_agrees_and_stays_inside_its_tensors(name):
     operation = operations.load(name)
     tiny = {key: min(size, LARGEST_SIZE) for key, size in operation.cases[0].small.items()}
     dtype = operation.dtypes[-1]
-    definition, device_code = operation.implementations[:2]
-    assert device_code.name == "kempe_nb Triton"
+    definition = operation.implementations[0]
+    (device_code,) = [i for i in operation.implementations if i.name == "kempe_nb Triton"]
     with guarded() as moved:
         found = gate.outputs(device_code, tiny, dtype, "cpu")
     assert moved.written or moved.atomics
