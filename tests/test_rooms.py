@@ -10,14 +10,14 @@ PACKAGE = Path(kempe_nb.__file__).parent
 MAY_IMPORT = {
     "checks": set(),
     "dispatch": {"checks"},
-    "traffic": {"checks"},
-    "kernels": {"checks", "dispatch", "traffic"},
-    "networks": {"checks", "dispatch", "kernels"},
-    "methods": {"checks", "dispatch", "traffic", "kernels", "networks"},
+    "traffic": set(),
+    "kernels": {"checks", "dispatch"},
+    "networks": {"checks", "kernels"},
+    "methods": {"checks", "kernels", "networks"},
     "data": {"checks"},
-    "notebook": {"checks", "dispatch", "traffic", "data"},
+    "notebook": set(),
     # The page of speed reads what operations declare.
-    "publish": {"checks", "dispatch", "kernels", "notebook", ""},
+    "publish": {"dispatch", "kernels", "notebook", ""},
     "__main__": {"publish"},
     "": set(),
 }

@@ -117,7 +117,9 @@ def _copy(address: str, temporary: str, _: None) -> None:
     # Pooch made this file for its owner alone, but others may read from the same folder: a new one
     # has the usual rights.
     os.remove(temporary)
-    answer = requests.get(address, stream=True, timeout=NETWORK_TIMEOUT_SECONDS)
+    # Unasked, requests would let a server pack what it sends.
+    unpacked = {"Accept-Encoding": "identity"}
+    answer = requests.get(address, headers=unpacked, stream=True, timeout=NETWORK_TIMEOUT_SECONDS)
     with answer, open(temporary, "wb") as partial:
         answer.raise_for_status()
         # Not what requests makes of it: some servers call a .gz packed on the way, and unpacked it

@@ -149,14 +149,19 @@ class Judge:
     Attributes
     ----------
     project : Project
-    hashes : dict
-        Those of the present code when the comparison began.
+    hashes, commit : dict, str
+        Those of the present code when the comparison began. Rows run for minutes, and somebody may
+        commit meanwhile.
     """
 
     project: Project
     hashes: dict[str, str] = field(default_factory=code_hashes)
+    commit: str = field(init=False)
     _then: dict[tuple, Row | NotConfirmed] = field(default_factory=dict)
     _now: dict[tuple, dict] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.commit = commit(self.project.root, without=RESULTS)
 
     def confirms(self, sweep: Sweep) -> dict:
         """Return by what a table is confirmed, as its provenance tells it.
@@ -188,7 +193,7 @@ class Judge:
                 )
         return {
             "by": f"row 1 of {len(base.runs)} of {base.name}",
-            "commit": commit(sweep.source.parent, without=RESULTS),
+            "commit": self.commit,
             "device": self._entry(base)["device"],
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         }

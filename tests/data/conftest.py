@@ -1,6 +1,7 @@
 """A network of one local server, an empty cache, and a tiny published MNIST."""
 
 import contextlib
+import gzip
 import http.server
 import threading
 
@@ -24,6 +25,7 @@ class Site:
         self.garbled = set()
         self.requests = []
         self.headers = {}
+        self.packs = False
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,8 @@ def server():
                 self.wfile.write(b"this is no HTTP\r\n\r\n")
                 return
             content = site.content.get(self.path)
+            if content and site.packs and "gzip" in self.headers.get("Accept-Encoding", ""):
+                content = gzip.compress(content)
             if content is None:
                 self.send_error(404)
                 return

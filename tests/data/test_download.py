@@ -150,6 +150,14 @@ def test_a_file_that_a_server_calls_packed_stays_as_it_is(encoding, mnist, site,
     assert (cache / "mnist" / name).read_bytes() == packed[name]
 
 
+def test_a_server_that_packs_when_asked_is_not_asked(mnist, site, cache):
+    _, packed = mnist
+    site.packs = True
+    data.load("mnist", "test")
+    name = "t10k-images-idx3-ubyte.gz"
+    assert (cache / "mnist" / name).read_bytes() == packed[name]
+
+
 class Talkative(dict):
     """What the server serves; its thread also says something through pooch."""
 

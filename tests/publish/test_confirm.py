@@ -412,6 +412,27 @@ def test_a_change_while_rows_run_is_a_change(project, lesson, stored, rows, monk
     assert stale_reason(project, table(project)) == "the cells that made it have changed"
 
 
+def test_a_commit_while_rows_run_is_not_the_one_that_was_compared(
+    project, lesson, stored, rows, git, monkeypatch
+):
+    stored("laws", "aaa")
+    lesson(SAME)
+    git("add", "-A")
+    git("commit", "-q", "-m", "compared")
+    compared = commit(project.root, without=sweeps.RESULTS)
+
+    def commit_more(sweep, name):
+        (project.root / "more.txt").write_text("more")
+        git("add", "-A")
+        git("commit", "-q", "-m", "more")
+        return {"error": "0.5"}
+
+    monkeypatch.setattr(confirm, "row_of_commit", commit_more)
+    assert main(["results"]) == 0
+    assert commit(project.root, without=sweeps.RESULTS) != compared
+    assert told(project)["confirmed"][-1]["commit"] == compared
+
+
 @pytest.mark.parametrize("name", ["../../victim", "", ".", "HEAD"])
 def test_a_commit_is_a_hash_and_nothing_else_is_removed(project, name):
     victim = project.root / "victim"

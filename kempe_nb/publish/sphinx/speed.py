@@ -63,9 +63,8 @@ class SpeedDirective(SphinxDirective):
             return []
         found = []
         if operation in kernels.names():
-            declared = kernels.load(operation)
-            self.env.note_dependency(import_module(declared.minimum_bytes.__module__).__file__)
-            found.append(nodes.paragraph(text=declaration(declared)))
+            self.env.note_dependency(import_module(f"{kernels.__name__}.{operation}").__file__)
+            found.append(nodes.paragraph(text=declaration(kernels.load(operation))))
         found += [node for group in by_machine(rows) for node in _machine_nodes(group)]
         if not any(row["device"].startswith("cuda") for row in rows):
             found.append(nodes.paragraph(text="Not yet measured on a GPU."))
