@@ -40,6 +40,7 @@ NEEDS = {
         f"Install one of {', '.join(BROWSERS)}, or set KEMPE_NB_BROWSER.",
     ),
     "triton": ("Triton", dispatch.triton_version, "Install the extra gpu: pip install -e .[gpu]"),
+    "numba": ("Numba", dispatch.numba_version, "Install the extra cpu: pip install -e .[cpu]"),
 }
 
 

@@ -7,6 +7,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 import kempe_nb
 from kempe_nb import dispatch
@@ -235,6 +238,63 @@ def test_the_definition_needs_nothing_of_triton_or_the_gpu(monkeypatch):
     assert ALONE.choose(CUDA).implementation == "definition"
 
 
+# Numba
+
+
+IN_NUMBA = declared(implementations=("definition", "numba", "triton"))
+
+
+@pytest.fixture
+def numba(monkeypatch):
+    """A machine with a Numba that fits; returns a function that changes its version."""
+
+    def change(version="0.68.1"):
+        monkeypatch.setattr(dispatch, "numba_version", lambda: version)
+
+    change()
+    return change
+
+
+def test_a_cpu_tensor_takes_numba_where_there_is_one_and_a_cuda_tensor_triton(numba, gpu):
+    assert str(IN_NUMBA.choose(CPU)) == "sum: numba (the tensors are on cpu)"
+    assert str(IN_NUMBA.choose(CUDA)) == "sum: triton (the tensors are on cuda)"
+    with pytest.raises(ImplementationUnavailable, match="on cuda; Numba takes CPU tensors"):
+        IN_NUMBA.choose(CUDA, "numba")
+    with use("numba"):
+        assert IN_NUMBA.choose(CPU).reason == "asked for by use()"
+        assert choose(CPU).implementation == "definition"
+
+
+@pytest.mark.parametrize("version", [None, "0.67.2", "0.69.0", "1.0"])
+def test_a_missing_or_untested_numba_is_named_with_the_tested_range(version, numba):
+    numba(version)
+    found = f"is version {version}" if version else "is not installed"
+    reason = f"Numba {found}; tested is version 0.68"
+    assert IN_NUMBA.choose(CPU).reason.startswith(reason)
+    with pytest.raises(ImplementationUnavailable, match=reason):
+        IN_NUMBA.choose(CPU, "numba")
+
+
+def test_nobody_who_looks_at_operations_is_given_code_that_hides_them(numba):
+    """A graph, a transform and a count of flops would miss what compiled code does."""
+    found = []
+
+    def ask(x):
+        found.append(IN_NUMBA.choose(x.device))
+        return x
+
+    torch.func.vmap(ask)(torch.zeros(2))
+    with FlopCounterMode(display=False):
+        ask(torch.zeros(2))
+    with FakeTensorMode():
+        ask(torch.zeros(2))
+    make_fx(ask)(torch.zeros(2))
+    ask(torch.zeros(2))
+    assert [each.implementation for each in found] == ["definition"] * 4 + ["numba"]
+    assert "a transform of torch.func is active, and does not see into Numba" in found[0].reason
+    assert all("a dispatch mode of PyTorch is active" in each.reason for each in found[1:4])
+
+
 # The interpreter
 
 
@@ -301,7 +361,7 @@ def test_triton_on_a_cpu_is_an_error_and_never_the_definition(asker, name, monke
 def test_an_implementation_that_does_not_exist_is_refused(impl, gpu):
     with pytest.raises(ValueError, match="impl is .*; accepted are definition, triton, or None"):
         operation(CUDA, impl)
-    message = "accepted are definition, contraction, triton, or None"
+    message = "accepted are definition, contraction, numba, triton, or None"
     with pytest.raises(ValueError, match=message), use(impl):
         pass
 

@@ -44,3 +44,25 @@ def test_a_missing_triton(ci, status, tmp_path):
     else:
         assert "LEFT OUT: NO TRITON" in ran.stdout
         assert "test_guard.py" in ran.stdout
+
+
+@pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
+def test_a_missing_numba(ci, status, tmp_path):
+    """Its version is read from what is installed, and this process finds nothing there."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib import metadata\n"
+        "found = metadata.version\n"
+        "def version(name):\n"
+        "    if name == 'numba':\n"
+        "        raise metadata.PackageNotFoundError(name)\n"
+        "    return found(name)\n"
+        "metadata.version = version\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "CI": ci}
+    ran = run_tests("tests/kernels/numba", environment=environment)
+    assert ran.returncode == status, ran.stdout + ran.stderr
+    if ci == "true":
+        assert "CI=true, but no Numba" in ran.stderr
+    else:
+        assert "LEFT OUT: NO NUMBA" in ran.stdout
+        assert "test_compiled_code.py" in ran.stdout

@@ -22,15 +22,19 @@ SERIES = tuple(
 ATANH = tuple(np.float32(1 / n) for n in (3, 5, 7, 9))
 #: Below this x, log(1 + x) = 2 atanh(x / (2 + x)) needs no reduction.
 SMALL = np.float32(0.4)
-#: From here on a float32 e^-x is taken as zero: it is below the normal numbers.
-LARGEST = np.float32(87.0)
+#: From here on a float32 e^-x is zero: from ln 2^126.5 on it is below the normal numbers.
+LARGEST = np.float32(88.0)
+#: Added to a small float32 it leaves the nearest integer in the last bits; this is 1.5 * 2^23.
+ROUNDER = np.float32(12_582_912.0)
+#: The bits of 1.0.
+ONE_BITS = np.int32(0x3F800000)
 
 
 def exp_minus(x):
     """Return e^-x for x >= 0.
 
-    float32 is right to 2 units in the last place, and zero from `LARGEST` on; float64 is that of
-    the mathematics library.
+    float32 is right to 2 units in the last place up to x = 87, and zero from `LARGEST` on; float64
+    is that of the mathematics library.
     """
     raise NotImplementedError("only for compiled code")
 
@@ -55,6 +59,21 @@ def _(x):
     if x == types.float32:
         return lambda x: _log_1p_32(x)
     return lambda x: math.log1p(x)
+
+
+def log_below(x):
+    """Return log(x) for a normal number x from 0 to 0.75, where the result is not nearly zero.
+
+    float32 is right to 3 units in the last place; float64 is that of the mathematics library.
+    """
+    raise NotImplementedError("only for compiled code")
+
+
+@extending.overload(log_below, inline="always")
+def _(x):
+    if x == types.float32:
+        return lambda x: _log_below_32(x)
+    return lambda x: math.log(x)
 
 
 @extending.intrinsic
@@ -86,6 +105,23 @@ def _log_1p_32(x):
     return whole * LN2_HIGH + (np.float32(2.0) * v + low)
 
 
+@compiled
+def _log_below_32(x):
+    one = np.float32(1.0)
+    bits = _bits_of_float(x)
+    e = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
+    m = _float_of_bits(bits - (e << np.int32(23)))
+    v = (m - one) / (m + one)
+    w = v * v
+    rest = ATANH[3]
+    rest = rest * w + ATANH[2]
+    rest = rest * w + ATANH[1]
+    rest = rest * w + ATANH[0]
+    whole = np.float32(e)
+    low = np.float32(2.0) * v * (rest * w) + whole * LN2_LOW
+    return whole * LN2_HIGH + (np.float32(2.0) * v + low)
+
+
 @extending.intrinsic
 def _float_of_bits(context, bits):
     """Return the float32 with the bits of an int32."""
@@ -99,9 +135,9 @@ def _float_of_bits(context, bits):
 @compiled
 def _exp_minus_32(x):
     kept = min(x, LARGEST)
-    n = np.int32(kept * INVERSE_LN2 + np.float32(0.5))
-    whole = np.float32(n)
-    r = (whole * LN2_HIGH - kept) + whole * LN2_LOW
+    shifted = kept * INVERSE_LN2 + ROUNDER
+    n = shifted - ROUNDER
+    r = (n * LN2_HIGH - kept) + n * LN2_LOW
     value = SERIES[5]
     value = value * r + SERIES[4]
     value = value * r + SERIES[3]
@@ -109,5 +145,5 @@ def _exp_minus_32(x):
     value = value * r + SERIES[1]
     value = value * r + SERIES[0]
     value = value * (r * r) + r + np.float32(1.0)
-    scale = _float_of_bits((np.int32(127) - n) << np.int32(23))
-    return value * scale if x < LARGEST else np.float32(0.0)
+    # 2^-n; its bits are all zero for n = 127, so that the largest x need no branch.
+    return value * _float_of_bits(ONE_BITS - (_bits_of_float(shifted) << np.int32(23)))

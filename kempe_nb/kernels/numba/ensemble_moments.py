@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kempe_nb.kernels.numba import compiled, in_threads
-from kempe_nb.kernels.numba.elementary import exp_minus, log_1p
+from kempe_nb.kernels.numba.elementary import exp_minus, log_1p, log_below
 
 #: Elements of a turned block, and the fewest and the most inputs in it.
 ELEMENTS, FEWEST, MOST = 65_536, 8, 256
@@ -158,7 +158,13 @@ def _turn(z, s, first, count, block, top):
     Lanes without an input keep what they hold, which is some number.
     """
     classes, lanes = block.shape
-    for j in range(count):
+    # Eight inputs at a time, so that a line of the cache is filled before another one is begun.
+    even = count - count % FEWEST
+    for start in range(0, even, FEWEST):
+        for k in range(classes):
+            for j in range(start, start + FEWEST):
+                block[k, j] = z[s, first + j, k]
+    for j in range(even, count):
         for k in range(classes):
             block[k, j] = z[s, first + j, k]
     for j in range(lanes):
@@ -235,24 +241,31 @@ def _flush(partial, sums):
 def _means(z, first, count, top, normaliser, sums, logs, totals):
     """Write the logarithms of the mean probabilities, [L, K], and their entropies [L]."""
     networks, _, classes = z.shape
+    lanes = sums.shape[1]
+    means, found = np.ones((classes, lanes), dtype=z.dtype), np.empty((classes, lanes), z.dtype)
+    for k in range(classes):
+        for j in range(count):
+            sums[k, j] /= networks
+            means[k, j] = sums[k, j]
+    for k in range(classes):
+        for j in range(lanes):
+            found[k, j] = log_below(means[k, j])
     for j in range(count):
         best = 0
         for k in range(classes):
-            sums[k, j] /= networks
             if sums[k, j] > sums[best, j]:
                 best = k
         rest, total = 0.0, 0.0
         for k in range(classes):
             if k == best:
                 continue
-            mean = sums[k, j]
+            mean, log_mean = sums[k, j], np.float64(found[k, j])
             if mean < SMALLEST:
-                logs[j, k] = _log_mean(z, first + j, j, k, top, normaliser)
-                mean = math.exp(logs[j, k])
-            else:
-                logs[j, k] = math.log(mean)
+                log_mean = _log_mean(z, first + j, j, k, top, normaliser)
+                mean = math.exp(log_mean)
+            logs[j, k] = log_mean
             rest += mean
-            total -= mean * logs[j, k]
+            total -= mean * log_mean
         own = math.log1p(-rest) if rest < 0.5 else math.log(sums[best, j])
         logs[j, best] = own
         totals[j] = total - math.exp(own) * own

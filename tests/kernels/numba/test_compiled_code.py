@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-numba = pytest.importorskip("numba")
+from kempe_nb import dispatch, ensemble_moments, ensemble_nll
 
-from kempe_nb import ensemble_moments, ensemble_nll  # noqa: E402
-from kempe_nb.kernels import numba as room  # noqa: E402
-from kempe_nb.kernels.numba import ensemble_moments as code  # noqa: E402
+if dispatch.numba_version():
+    import numba
 
+    from kempe_nb.kernels import numba as room
+    from kempe_nb.kernels.numba import ensemble_moments as code
+
+pytestmark = pytest.mark.numba
 LABELS = torch.arange(700) % 10
 
 
