@@ -17,6 +17,9 @@ with a gradient of exactly 0, and an attack that sees no gradient looks like a r
 the cross-entropy is log(1 + exp(m)) of the log odds m against the label, and both kinds of step use
 the direction of the gradient only. For a model that treats each image by itself, as all do in
 evaluation mode, ascending m is the same attack, and m does not saturate.
+
+A model may be an ensemble, whose logits are [S, N, K]. Its answer is the mean of its probabilities,
+and that is what an attack has to fool; losses that are something else are in `ensemble_attacks`.
 """
 
 import math
@@ -29,11 +32,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from kempe_nb.checks import check_labels, checked_choice, checked_integer
+from kempe_nb.kernels.ensemble_moments import ensemble_moments
+from kempe_nb.methods.image_ball import Ball, for_each, wide
 from kempe_nb.networks.modes import evaluating
 
 NORMS = ("linf", "l2")
-#: A loss: logits [N, K] and labels [N] to one number for each image [N], large where an attack on
-#: the labels is close.
+#: A loss: logits [N, K], or [S, N, K], and labels [N] to one number for each image [N], large where
+#: an attack on the labels is close.
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -46,7 +51,7 @@ class Attacked:
     images : [N, ...]
         As near to the given images as was asked for, and in the same range.
     logits : [N, K]
-        Of these images; the model in evaluation mode.
+        Of these images; the model in evaluation mode. Log probabilities of an ensemble.
     fooled : bool [N]
         Whether the model answers otherwise than the labels; for a targeted attack, as the targets.
     blind : bool [N]
@@ -62,6 +67,11 @@ class Attacked:
     def accuracy(self) -> float:
         """The share of the images that are not fooled."""
         return 1.0 - self.fooled.double().mean().item()
+
+
+def prediction(outputs: torch.Tensor) -> torch.Tensor:
+    """Return logits [N, K] as they are, and of an ensemble's [S, N, K] the log mean probability."""
+    return outputs if outputs.ndim < 3 else ensemble_moments(outputs).log_mean
 
 
 def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -116,6 +126,7 @@ def pgd(
     keep: str = "best",
     decay: bool = False,
     bounds: tuple[float, float] = (0.0, 1.0),
+    fresh: bool = False,
     generator: torch.Generator | None = None,
 ) -> Attacked:
     """Return the images that projected gradient ascent of the loss finds around the given ones.
@@ -123,7 +134,7 @@ def pgd(
     Parameters
     ----------
     model : module or callable
-        Images to logits [N, K], K at least 2.
+        Images to logits [N, K], or those of an ensemble [S, N, K]; K at least 2.
     images : floating-point [N, ...]
         Within `bounds`.
     labels : int64 [N]
@@ -149,6 +160,10 @@ def pgd(
         Let the length of the steps fall linearly to zero.
     bounds : (low, high)
         The range of images.
+    fresh : bool
+        Say that the ensemble draws other networks at each call, so that every step ascends another
+        sample of the expected loss (Athalye et al., arXiv 1707.07397). It takes keep="last" and one
+        start: the best of many draws would be the luckiest. `fooled` is that of the last draw.
     generator : torch.Generator, optional
         Of the random starts.
 
@@ -157,18 +172,19 @@ def pgd(
     TypeError
         For images that are not floating-point numbers.
     ValueError
-        For an argument out of its range, named, or a model that returns probabilities.
+        For an argument out of its range, named, a model that returns probabilities, or an ensemble
+        that draws other networks at each call without `fresh`.
     """
     check(images, labels, epsilon, bounds)
-    _check_settings(norm, steps, restarts, keep)
-    ball = _Ball(images, _for_each(epsilon, images), norm, bounds)
-    length = ball.epsilon / 4 if step is None else _for_each(step, images)
+    _check_settings(norm, steps, restarts, keep, fresh)
+    ball = Ball(images, for_each(epsilon, images), norm, bounds)
+    length = ball.epsilon / 4 if step is None else for_each(step, images)
     sign = -1.0 if targeted else 1.0
     best = None
     with evaluating(model):
         for _ in range(restarts):
             origin = ball.random(generator) if start is None else ball.project(start)
-            path = _climb(model, origin, labels, ball, length, steps, loss, sign, decay)
+            path = _climb(model, origin, labels, ball, length, steps, loss, sign, decay, fresh)
             if keep == "last":
                 path = [deque(path, maxlen=1).pop()]
             for point in path:
@@ -200,17 +216,18 @@ def worst_case(
     settings = {"norm": norm, "steps": steps, "bounds": bounds, "generator": generator}
     settings |= {"decay": True, "step": epsilon / 2}
     found = pgd(model, images, labels, epsilon, restarts=restarts, **settings)
-    found = _on_survivors(
+    found = on_survivors(
         found,
         lambda i: pgd(
             model, images[i], labels[i], epsilon, restarts=restarts, loss=margin, **settings
         ),
     )
     with evaluating(model), torch.no_grad():
-        ranked = model(images).scatter(1, labels[:, None], -math.inf).argsort(1, descending=True)
+        answers = prediction(model(images)).scatter(1, labels[:, None], -math.inf)
+        ranked = answers.argsort(1, descending=True)
     for place in range(min(targets, ranked.shape[1] - 1)):
         aim = ranked[:, place]
-        found = _on_survivors(
+        found = on_survivors(
             found,
             lambda i, aim=aim: pgd(
                 model, images[i], labels[i], epsilon, loss=towards(aim[i]), **settings
@@ -219,11 +236,25 @@ def worst_case(
     return found
 
 
+def on_survivors(found: Attacked, attack: Callable[[torch.Tensor], Attacked]) -> Attacked:
+    """Return what was found, and what another attack finds on the images that are not fooled."""
+    left = torch.nonzero(~found.fooled).squeeze(1)
+    if not len(left):
+        return found
+    more = attack(left)
+    return Attacked(
+        found.images.index_copy(0, left, more.images),
+        found.logits.index_copy(0, left, more.logits),
+        found.fooled.index_copy(0, left, more.fooled),
+        found.blind.index_copy(0, left, more.blind),
+    )
+
+
 def towards(targets: torch.Tensor) -> Loss:
     """Return the loss that grows as the logit of each target passes that of the label, [N]."""
 
     def ahead(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        pair = logits.double().gather(1, torch.stack([targets, labels], 1))
+        pair = prediction(logits).double().gather(1, torch.stack([targets, labels], 1))
         return pair[:, 0] - pair[:, 1]
 
     return ahead
@@ -305,7 +336,7 @@ class _Seen:
         wins = (other.fooled & ~self.fooled) | (
             (other.fooled == self.fooled) & (other.score > self.score)
         )
-        rows = _wide(wins, self.images)
+        rows = wide(wins, self.images)
         return _Seen(
             torch.where(rows, other.images, self.images),
             torch.where(wins[:, None], other.logits, self.logits),
@@ -315,64 +346,27 @@ class _Seen:
         )
 
 
-@dataclass(frozen=True)
-class _Ball:
-    """The images that an attack may reach: a ball around each image, and their range."""
-
-    centre: torch.Tensor
-    epsilon: torch.Tensor
-    norm: str
-    bounds: tuple[float, float]
-
-    def project(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the nearest images in the ball, then in the range."""
-        away = images - self.centre
-        if self.norm == "linf":
-            away = torch.maximum(torch.minimum(away, self.epsilon), -self.epsilon)
-        else:
-            away = away * (self.epsilon / _length(away).clamp(min=1e-30)).clamp(max=1.0)
-        return (self.centre + away).clamp(*self.bounds)
-
-    def random(self, generator: torch.Generator | None) -> torch.Tensor:
-        """Return random images: uniform in the cube, or a random direction and a uniform radius."""
-        shape, kind = self.centre.shape, {"dtype": self.centre.dtype, "device": self.centre.device}
-        if self.norm == "linf":
-            away = (2 * torch.rand(shape, generator=generator, **kind) - 1) * self.epsilon
-        else:
-            away = torch.randn(shape, generator=generator, **kind)
-            radius = torch.rand(len(away), generator=generator, **kind)
-            away = away / _length(away) * self.epsilon * _wide(radius, away)
-        return self.project(self.centre + away)
-
-    def step(self, images, gradient, length) -> torch.Tensor:
-        """Return the images one step along the gradient, back in the ball."""
-        if self.norm == "linf":
-            return self.project(images + length * gradient.sign())
-        # Scaled first: the squares of a tiny gradient would vanish in float32.
-        largest = gradient.abs().flatten(1).amax(1)
-        gradient = gradient / _wide(largest.clamp(min=1e-38), gradient)
-        return self.project(images + length * gradient / _length(gradient).clamp(min=1e-30))
-
-
-def _climb(model, images, labels, ball, length, steps, loss, sign, decay) -> Iterator[tuple]:
+def _climb(model, images, labels, ball, length, steps, loss, sign, decay, fresh) -> Iterator[tuple]:
     """Yield images, logits, score and blindness at each point of a path, its end included."""
     blind = torch.zeros_like(labels, dtype=torch.bool)
     for done in range(steps):
         images = images.detach().requires_grad_()
         # Also inside of no_grad, where an evaluation may call.
         with torch.enable_grad():
-            logits = model(images)
+            outputs = model(images)
             if done == 0:
-                check_logits(logits, labels)
-            score = sign * loss(logits, labels)
+                check_logits(prediction(outputs.detach()), labels)
+                if outputs.ndim == 3 and not fresh:
+                    _check_networks_are_kept(model, images, outputs)
+            score = sign * loss(outputs, labels)
             (gradient,) = torch.autograd.grad(score.sum(), images)
         blind = blind | (gradient.flatten(1) == 0).all(1)
-        yield images.detach(), logits.detach(), score.detach(), blind
+        yield images.detach(), prediction(outputs.detach()), score.detach(), blind
         shrink = 1 - done / steps if decay else 1.0
         images = ball.step(images.detach(), gradient, shrink * length)
     with torch.no_grad():
-        logits = model(images)
-        yield images, logits, sign * loss(logits, labels), blind
+        outputs = model(images)
+        yield images, prediction(outputs), sign * loss(outputs, labels), blind
 
 
 def _seen(point: tuple, labels: torch.Tensor, targeted: bool) -> _Seen:
@@ -383,47 +377,32 @@ def _seen(point: tuple, labels: torch.Tensor, targeted: bool) -> _Seen:
 
 def _apart(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of other classes [N, K], -inf in place of the label's, and the label's."""
-    logits, own = logits.double(), F.one_hot(labels, logits.shape[1]).bool()
+    logits = prediction(logits).double()
+    own = F.one_hot(labels, logits.shape[1]).bool()
     return logits.masked_fill(own, -math.inf), logits.gather(1, labels[:, None])[:, 0]
 
 
-def _on_survivors(found: Attacked, attack: Callable[[torch.Tensor], Attacked]) -> Attacked:
-    """Return what was found, and what another attack finds on the images that are not fooled."""
-    left = torch.nonzero(~found.fooled).squeeze(1)
-    if not len(left):
-        return found
-    more = attack(left)
-    return Attacked(
-        found.images.index_copy(0, left, more.images),
-        found.logits.index_copy(0, left, more.logits),
-        found.fooled.index_copy(0, left, more.fooled),
-        found.blind.index_copy(0, left, more.blind),
-    )
+def _check_networks_are_kept(model, images: torch.Tensor, outputs: torch.Tensor) -> None:
+    """Refuse an ensemble that is another one when it is asked again, unless the caller says so."""
+    if not outputs.numel():
+        return
+    with torch.no_grad():
+        again = model(images)
+    size = outputs.detach().abs().amax()
+    if again.shape != outputs.shape or (again - outputs).abs().amax() > 1e-3 * size:
+        raise ValueError(
+            "model draws other networks at each call; accepted are networks that are kept, as "
+            "posterior.fixed(...).logits, or fresh=True to attack the expectation over draws"
+        )
 
 
-def _check_settings(norm: str, steps: int, restarts: int, keep: str) -> None:
+def _check_settings(norm: str, steps: int, restarts: int, keep: str, fresh: bool) -> None:
     checked_choice(norm, "norm", NORMS)
     checked_choice(keep, "keep", ("best", "last"))
     checked_integer(steps, "steps", 1)
     checked_integer(restarts, "restarts", 1)
-
-
-def _for_each(value: float | torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Return one number for each image, ready to be multiplied with images."""
-    numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device)
-    if numbers.ndim and numbers.shape != images.shape[:1]:
+    if fresh and (keep != "last" or restarts > 1):
         raise ValueError(
-            f"epsilon and step have shape {tuple(numbers.shape)}; accepted are one number or "
-            f"{tuple(images.shape[:1])}"
+            f"keep is {keep!r} and restarts {restarts} with fresh=True; accepted are 'last' and 1, "
+            "since the best of several draws is the luckiest one"
         )
-    return _wide(numbers.expand(len(images)), images)
-
-
-def _wide(numbers: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Return numbers [N] in the shape [N, 1, ...] of images."""
-    return numbers.reshape(-1, *[1] * (images.ndim - 1))
-
-
-def _length(images: torch.Tensor) -> torch.Tensor:
-    """Return the Euclidean length of each image, [N, 1, ...]."""
-    return _wide(torch.linalg.vector_norm(images.flatten(1), dim=1), images)
