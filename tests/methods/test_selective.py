@@ -58,7 +58,7 @@ def test_a_reversed_score_is_worse_than_none():
 @pytest.mark.parametrize(
     ("uncertainty", "correct", "message"),
     [
-        (torch.zeros(3), torch.zeros(2, dtype=torch.bool), r"correct is torch.bool \(2,\); accep"),
+        (torch.zeros(3), torch.zeros(2, dtype=torch.bool), r"correct is torch.bool \(2,\); a"),
         (torch.zeros(3), torch.zeros(3), r"correct is torch.float32 \(3,\); accepted is bool"),
         (torch.zeros(3).long(), torch.zeros(3).bool(), "uncertainty is torch.int64"),
         (torch.zeros(0), torch.zeros(0).bool(), r"\(0,\); accepted are .* N at least 1"),

@@ -91,11 +91,12 @@ def moments_kernel(
         expected += log_z + tl.sum(tl.where(inside, odds * gaps, 0.0), 1) / (1.0 + rest)
         highest, total = _add(highest, total, -gaps - log_z[:, None])
         s += 1
-    mean = _log_mean(highest, total, networks, column, inside, KIND)
+    # By now s is the number of networks, and a tensor even where that is the constant one.
+    mean = _log_mean(highest, total, s, column, inside, KIND)
     own = -tl.sum(tl.where(inside, tl.exp(mean) * mean, 0.0), 1)
-    expected = expected / networks.to(KIND)
+    expected = expected / s.to(KIND)
     # One network agrees with itself to the last bit.
-    mutual = tl.where(networks > 1, tl.maximum(own - expected, 0.0), 0.0)
+    mutual = tl.where(s > 1, tl.maximum(own - expected, 0.0), 0.0)
     tl.store(log_mean + place, mean, mask=there)
     tl.store(entropies + row, own, mask=row < inputs)
     tl.store(entropies + inputs + row, expected, mask=row < inputs)
@@ -149,7 +150,7 @@ def loss_kernel(
         s += 1
     # The logarithm of the sum, to which the shares relate, and of the mean.
     log_sum = highest + tl.log(total)
-    mean = _log_mean(highest, total, networks, column, inside, KIND)
+    mean = _log_mean(highest, total, s, column, inside, KIND)
     tl.store(log_sums + row, tl.sum(tl.where(inside, mean, 0.0), 1), mask=row < inputs)
     of_others = tl.where(is_label, float("-inf"), mean)
     is_rival = column[None, :] == tl.argmax(of_others, 1)[:, None]

@@ -259,7 +259,7 @@ def test_bad_logits_are_named(logits, error, message, impl):
         (torch.tensor([0, 1]), {}, ValueError, r"labels has shape \(2,\); accepted is \[3\]"),
         (torch.zeros(3), {}, TypeError, "labels is torch.float32; accepted are int64"),
         (torch.zeros(3).long(), {"objective": "ce"}, ValueError, "objective is 'ce'; accepted are"),
-        (torch.zeros(3).long(), {"impl": "cuda"}, ValueError, "impl is 'cuda'; accepted are defin"),
+        (torch.zeros(3).long(), {"impl": "cuda"}, ValueError, "impl is 'cuda'; accepted are de"),
     ],
 )
 def test_bad_labels_and_options_are_named(labels, options, error, message):
