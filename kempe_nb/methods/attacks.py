@@ -7,10 +7,11 @@ project back each time:
 
     x' <- clip(project(x' + step * direction(gradient of the loss at x')))
 
-Attacks leave no trace in a model that is a module. It is attacked in evaluation mode, so that batch normalisation
-uses its running statistics and does not update them, and every module has its old mode afterwards.
-Gradients are taken with respect to the images alone: none is computed for a weight, which saves a
-third of the work, and none is left in `.grad`.
+Attacks leave no trace in a model that is a module. It is attacked in evaluation mode, so that batch
+normalisation uses its running statistics and does not update them, and every part has its old mode
+afterwards. A model that is another callable is called as it is. Gradients are taken with respect to
+the images alone: none is computed for a weight, which saves a third of the work, and none is left
+in `.grad`.
 
 Nor can confidence blind them. In float32 the cross-entropy of a well trained network is exactly 0,
 with a gradient of exactly 0, and an attack that sees no gradient looks like a robust network. But
