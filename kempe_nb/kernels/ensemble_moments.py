@@ -36,6 +36,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 from kempe_nb.checks import (
     check_dtype,
@@ -46,8 +47,9 @@ from kempe_nb.checks import (
 )
 from kempe_nb.dispatch import Operation, observed
 
-#: Rows of the first network that are looked at for probabilities in place of logits.
-LOOKED_AT = 64
+#: Rows of each network that are looked at for probabilities in place of logits, and the fewest rows
+#: that tell anything: a row of two logits may sum to 1 by chance.
+LOOKED_AT, TELLING = 64, 4
 #: Bytes of the longest row that the Triton code holds on chip: 8,192 classes in float32.
 ON_CHIP = 2**15
 OBJECTIVES = ("nll", "margin")
@@ -190,21 +192,22 @@ def definition(logits: torch.Tensor) -> EnsembleMoments:
 def loss_definition(
     logits: torch.Tensor, labels: torch.Tensor, objective: str
 ) -> tuple[EnsembleLoss, torch.Tensor]:
-    """Return the loss in PyTorch, with the closed form of its gradient, and sums of log mean [N].
+    """Return the loss in PyTorch, with the closed form of its gradient, and a number [N].
 
-    The sums tell whether all logits are finite, without another look at them.
+    The number is finite where all logits are, so that nobody has to look at them again.
     """
     gaps, log_z = _gaps_and_normaliser(logits)
     log_p = -gaps - log_z
     log_mean = _log_mean(log_p)
+    finite = log_mean.sum(1) + (log_p.exp() * gaps).sum((0, 2))
     of_label = log_mean.gather(1, labels[:, None])
     gradient = _gradient_of_nll(log_p, labels)
     if objective == "nll":
-        return EnsembleLoss(-of_label.squeeze(1), gradient.to(logits.dtype)), log_mean.sum(1)
+        return EnsembleLoss(-of_label.squeeze(1), gradient.to(logits.dtype)), finite
     highest, rival = log_mean.scatter(1, labels[:, None], -torch.inf).max(1, keepdim=True)
     gradient = _gradient_of_nll(log_p, rival.squeeze(1)) - gradient
     values = (of_label - highest).squeeze(1)
-    return EnsembleLoss(values, gradient.to(logits.dtype)), log_mean.sum(1)
+    return EnsembleLoss(values, gradient.to(logits.dtype)), finite
 
 
 def _gaps_and_normaliser(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -276,9 +279,11 @@ def _checked_choice(logits: torch.Tensor, impl: str | None, function: str) -> st
 
 
 def _numba_obstacle(logits: torch.Tensor) -> str | None:
-    if logits.dtype in (torch.float32, torch.float64):
-        return None
-    return f"the logits are {logits.dtype}; Numba takes float32 and float64"
+    if logits.dtype not in (torch.float32, torch.float64):
+        return f"the logits are {logits.dtype}; Numba takes float32 and float64"
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(logits).tangent is not None:
+        return "the logits carry a tangent, and compiled code has no forward derivative"
+    return None
 
 
 def _triton_obstacle(logits: torch.Tensor) -> str | None:
@@ -292,11 +297,12 @@ def _check_no_probabilities(logits: torch.Tensor) -> None:
     """Refuse what looks like probabilities; a second softmax would go unnoticed."""
     if observed():
         return
-    rows = logits[0, :LOOKED_AT]
+    rows = logits[:, :LOOKED_AT]
     # One look in most calls: logits are negative somewhere.
-    if not rows.numel() or rows.min() < 0:
+    if rows[..., 0].numel() < TELLING or rows.min() < 0:
         return
-    if ((rows.double().sum(1) - 1).abs() < 1e-2).all():
+    rounding = 1e-2 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if ((rows.double().sum(2) - 1).abs() < rounding).all():
         raise ValueError(
             "logits holds rows of numbers from 0 on that sum to 1, which look like probabilities; "
             "accepted are logits, or the logarithms of the probabilities"

@@ -7,10 +7,11 @@ project back each time:
 
     x' <- clip(project(x' + step * direction(gradient of the loss at x')))
 
-Attacks leave no trace in the model. It is attacked in evaluation mode, so that batch normalisation
-uses its running statistics and does not update them, and every module has its old mode afterwards.
-Gradients are taken with respect to the images alone: none is computed for a weight, which saves a
-third of the work, and none is left in `.grad`.
+Attacks leave no trace in a model that is a module. It is attacked in evaluation mode, so that batch
+normalisation uses its running statistics and does not update them, and every part has its old mode
+afterwards. A model that is another callable is called as it is. Gradients are taken with respect to
+the images alone: none is computed for a weight, which saves a third of the work, and none is left
+in `.grad`.
 
 Nor can confidence blind them. In float32 the cross-entropy of a well trained network is exactly 0,
 with a gradient of exactly 0, and an attack that sees no gradient looks like a robust network. But
@@ -32,7 +33,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kempe_nb.checks import check_labels, checked_choice, checked_integer
-from kempe_nb.kernels.ensemble_moments import ensemble_moments
+from kempe_nb.kernels.ensemble_moments import TELLING, ensemble_moments
 from kempe_nb.methods.image_ball import Ball, for_each, wide
 from kempe_nb.networks.modes import evaluating
 
@@ -135,7 +136,7 @@ def pgd(
     ----------
     model : module or callable
         Images to logits [N, K], or those of an ensemble [S, N, K]; K at least 2.
-    images : floating-point [N, ...]
+    images : float32 or float64 [N, ...]
         Within `bounds`.
     labels : int64 [N]
         The true classes; with `targeted`, the classes that the model shall see.
@@ -165,25 +166,26 @@ def pgd(
         sample of the expected loss (Athalye et al., arXiv 1707.07397). It takes keep="last" and one
         start: the best of many draws would be the luckiest. `fooled` is that of the last draw.
     generator : torch.Generator, optional
-        Of the random starts.
+        Of the random starts; PyTorch's global one by default.
 
     Raises
     ------
     TypeError
-        For images that are not floating-point numbers.
+        For images of another dtype.
     ValueError
         For an argument out of its range, named, a model that returns probabilities, or an ensemble
         that draws other networks at each call without `fresh`.
     """
     check(images, labels, epsilon, bounds)
     _check_settings(norm, steps, restarts, keep, fresh)
-    ball = Ball(images, for_each(epsilon, images), norm, bounds)
-    length = ball.epsilon / 4 if step is None else for_each(step, images)
+    images = images.detach()
+    ball = Ball(images, for_each(epsilon, images, "epsilon"), norm, bounds)
+    length = ball.epsilon / 4 if step is None else for_each(step, images, "step")
     sign = -1.0 if targeted else 1.0
     best = None
     with evaluating(model):
         for _ in range(restarts):
-            origin = ball.random(generator) if start is None else ball.project(start)
+            origin = ball.random(generator) if start is None else ball.project(start.detach())
             path = _climb(model, origin, labels, ball, length, steps, loss, sign, decay, fresh)
             if keep == "last":
                 path = [deque(path, maxlen=1).pop()]
@@ -246,7 +248,7 @@ def on_survivors(found: Attacked, attack: Callable[[torch.Tensor], Attacked]) ->
         found.images.index_copy(0, left, more.images),
         found.logits.index_copy(0, left, more.logits),
         found.fooled.index_copy(0, left, more.fooled),
-        found.blind.index_copy(0, left, more.blind),
+        found.blind.index_copy(0, left, found.blind[left] | more.blind),
     )
 
 
@@ -272,7 +274,8 @@ def sign_noise(
     As far from the image in both norms as an attack may go, in no direction in particular.
     """
     coin = torch.rand(images.shape, generator=generator, device=images.device) < 0.5
-    return (images + torch.where(coin, epsilon, -epsilon)).clamp(*bounds).to(images.dtype)
+    sign = coin.to(images.dtype).mul(2).sub(1)
+    return (images + epsilon * sign).clamp(*bounds)
 
 
 def check(
@@ -282,8 +285,9 @@ def check(
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Refuse images, labels and radii that no attack can start from; see `pgd`."""
-    if not images.is_floating_point():
-        raise TypeError(f"images is {images.dtype}; accepted are floating-point numbers")
+    if images.dtype not in (torch.float32, torch.float64):
+        # In half precision a pixel would be rounded out of its ball.
+        raise TypeError(f"images is {images.dtype}; accepted are float32 and float64")
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels is {labels.dtype} {tuple(labels.shape)}; "
@@ -314,7 +318,8 @@ def check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
         return
     check_labels(labels, logits.shape[1])
     sums = logits.double().sum(1)
-    if (logits >= 0).all() and (sums - 1).abs().max() < 1e-2 / logits.shape[1]:
+    # A few rows may sum to 1 by chance.
+    if len(sums) >= TELLING and (logits >= 0).all() and (sums - 1).abs().max() < 1e-4:
         raise ValueError(
             "model returns probabilities (rows that are not negative and sum to 1); accepted are "
             "logits: a saturated softmax has no gradient, and hides the model from attacks"
@@ -360,6 +365,7 @@ def _climb(model, images, labels, ball, length, steps, loss, sign, decay, fresh)
                     _check_networks_are_kept(model, images, outputs)
             score = sign * loss(outputs, labels)
             (gradient,) = torch.autograd.grad(score.sum(), images)
+        _check_gradient(gradient)
         blind = blind | (gradient.flatten(1) == 0).all(1)
         yield images.detach(), prediction(outputs.detach()), score.detach(), blind
         shrink = 1 - done / steps if decay else 1.0
@@ -393,6 +399,16 @@ def _check_networks_are_kept(model, images: torch.Tensor, outputs: torch.Tensor)
         raise ValueError(
             "model draws other networks at each call; accepted are networks that are kept, as "
             "posterior.fixed(...).logits, or fresh=True to attack the expectation over draws"
+        )
+
+
+def _check_gradient(gradient: torch.Tensor) -> None:
+    """Refuse a gradient that leads nowhere: the image would stand still, and look robust."""
+    wrong = ~torch.isfinite(gradient.flatten(1)).all(1)
+    if wrong.any():
+        raise ValueError(
+            f"model has a gradient that is NaN or infinite at {int(wrong.sum())} of {len(wrong)} "
+            "images; accepted are models that are differentiable, with finite logits, there"
         )
 
 

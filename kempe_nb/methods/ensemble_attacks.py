@@ -9,8 +9,8 @@ a wrong loss may fail where the ensemble is not robust at all.
 Uncertainty is attacked in the same ball. `aware_attack` first finds a wrong answer and then makes
 the ensemble sure of it; `move_entropy` makes an input look like one of another kind.
 
-The attack is `attacks.pgd` throughout, with its guarantees: the model's mode, gradients and the
-global generator are left alone.
+The attack is `attacks.pgd` throughout, with its guarantees: a module's modes and gradients are left
+alone, and so is the global generator where one is given.
 """
 
 from collections.abc import Callable, Mapping
@@ -88,12 +88,13 @@ def entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the largest log mean probability, [N]; it grows as the entropy falls."""
-    return prediction(logits).amax(1)
+    return prediction(logits).log_softmax(1).amax(1)
 
 
 def wrong_certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the largest log mean probability of a class that is not the label, [N]."""
-    return prediction(logits).scatter(1, labels[:, None], -torch.inf).amax(1)
+    log_p = prediction(logits).log_softmax(1)
+    return log_p.scatter(1, labels[:, None], -torch.inf).amax(1)
 
 
 def strongest(
@@ -128,7 +129,7 @@ def strongest(
     for loss in losses.values():
 
         def attack(i, loss=loss):
-            own = {name: settings[name][i] for name in of_images}
+            own = {name: settings[name].to(images.device)[i] for name in of_images}
             return pgd(model, images[i], labels[i], loss=loss, **settings | own)
 
         found = attack(slice(None)) if found is None else on_survivors(found, attack)

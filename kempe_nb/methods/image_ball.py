@@ -53,14 +53,16 @@ class Ball:
         return self.project(images + length * gradient / _lengths(gradient).clamp(min=1e-30))
 
 
-def for_each(value: float | torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Return one number for each image, ready to be multiplied with images."""
-    numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+def for_each(value: float | torch.Tensor, images: torch.Tensor, name: str) -> torch.Tensor:
+    """Return one number for each image, ready to be multiplied with images; refuse it by name."""
+    numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device).detach()
     if numbers.ndim and numbers.shape != images.shape[:1]:
         raise ValueError(
-            f"epsilon and step have shape {tuple(numbers.shape)}; accepted are one number or "
+            f"{name} has shape {tuple(numbers.shape)}; accepted are one number or "
             f"{tuple(images.shape[:1])}"
         )
+    if not ((numbers >= 0) & torch.isfinite(numbers)).all():
+        raise ValueError(f"{name} is {value}; accepted are finite numbers from 0 on")
     return wide(numbers.expand(len(images)), images)
 
 

@@ -202,7 +202,9 @@ class Dropout(Posterior):
             kept = torch.rand(samples, inputs, generator=generator, device=device) >= self.rate
             # Weights are [S, outputs, inputs, ...]; these are views, and `factors` is filled.
             ones = (1,) * (weights[name].ndim - 3)
-            weights[name].copy_(kept.view(samples, 1, inputs, *ones) / (1 - self.rate))
+            weights[name].copy_(
+                kept.view(samples, 1, inputs, *ones).to(factors.dtype) / (1 - self.rate)
+            )
         return self.theta * factors
 
 

@@ -21,8 +21,8 @@ def selective_accuracy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return coverage and selective accuracy after each input in the order of uncertainty.
 
-    Inputs of equal uncertainty cannot be told apart: they share the accuracy of keeping all of
-    them, so the order in which they came does not matter.
+    Inputs of equal uncertainty cannot be told apart: each counts as the share of them that is
+    right, which is the mean over their orders, so the order in which they came does not matter.
 
     Parameters
     ----------

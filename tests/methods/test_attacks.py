@@ -589,7 +589,7 @@ GOOD = {"model": linear(classes=4), "epsilon": 0.1}
     [
         ({"epsilon": -0.1}, ValueError, "epsilon is -0.1; accepted are finite numbers from 0 on"),
         ({"epsilon": math.nan}, ValueError, "epsilon is nan"),
-        ({"epsilon": torch.ones(3)}, ValueError, r"epsilon and step have shape \(3,\)"),
+        ({"epsilon": torch.ones(3)}, ValueError, r"epsilon has shape \(3,\)"),
         ({"images": 255 * drawn()[0]}, ValueError, "images lie from .* accepted is 0 to 1, see bo"),
         ({"images": drawn()[0] - 0.5}, ValueError, "images lie from -0"),
         ({"images": drawn()[0] * math.nan}, ValueError, "images lie from nan"),
@@ -622,3 +622,37 @@ def test_an_empty_batch_is_attacked_in_vain():
     images, labels = drawn(0)
     found = pgd(linear(classes=4), images, labels, 0.1, steps=1)
     assert found.images.shape == (0, 12) and found.fooled.shape == (0,)
+
+
+# What a reviewer broke
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_that_is_not_a_number_is_said_and_is_no_robustness(norm):
+    def model(x):
+        scaled = (x - x.mean(1, keepdim=True)) / x.var(1, keepdim=True).sqrt()
+        return scaled[:, :3]
+
+    images = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    images[1] = 0.5
+    with pytest.raises(ValueError, match="NaN or infinite at 1 of 3 images"):
+        fgsm(model, images, torch.zeros(3, dtype=torch.int64), 0.1, norm=norm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_images_whose_rounding_would_leave_the_ball_are_refused(dtype):
+    images = torch.zeros(2, 4).to(dtype)
+    with pytest.raises(TypeError, match="images is torch.*; accepted are float32 and float64"):
+        pgd(lambda x: x[:, :3], images, torch.zeros(2, dtype=torch.int64), 0.1)
+
+
+@pytest.mark.parametrize("step", [-0.1, math.nan, math.inf])
+def test_a_step_that_leads_nowhere_is_refused_by_name(step):
+    with pytest.raises(ValueError, match="step is .*; accepted are finite numbers from 0 on"):
+        pgd(lambda x: x[:, :3], torch.zeros(2, 4), torch.zeros(2).long(), 0.1, step=step)
+
+
+def test_nothing_hangs_on_the_callers_graph():
+    images = torch.rand(2, 4, requires_grad=True)
+    found = pgd(lambda x: x[:, :3], images, torch.zeros(2).long(), 0.1, start=images, steps=2)
+    assert not found.images.requires_grad and not found.logits.requires_grad

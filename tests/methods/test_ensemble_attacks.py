@@ -329,3 +329,38 @@ def test_no_images_are_no_trouble():
     model = posterior()
     found = pgd(model.logits, torch.zeros(0, 5, dtype=torch.float64), torch.zeros(0).long(), 0.1)
     assert found.images.shape == (0, 5) and found.logits.shape == (0, 3)
+
+
+# What a reviewer broke
+
+
+def test_a_single_model_is_made_sure_of_its_probability_and_not_of_a_logit():
+    """The largest logit may grow while its probability falls."""
+
+    def model(x):
+        return torch.cat([10 * x, 10 * x + 3 * (0.9 - x)], 1)
+
+    images = torch.full((1, 1), 0.5, dtype=torch.float64)
+    found = move_entropy(model, images, 0.2, "down", steps=10, start=images)
+    assert model(found.images).softmax(1).amax() > model(images).softmax(1).amax()
+
+
+def test_an_image_where_any_attack_was_blind_stays_marked():
+    model, (images, labels) = posterior(), data()
+
+    def silent(logits, labels):
+        return 0 * logits.sum((0, 2))
+
+    for order in (("silent", "log mean"), ("log mean", "silent")):
+        losses = {name: LOSSES.get(name, silent) for name in order}
+        found = strongest(model.logits, images, labels, 1e-6, losses, start=images, steps=2)
+        assert found.blind[~found.fooled].all()
+
+
+def test_settings_of_each_image_go_with_the_image():
+    model, (images, labels) = posterior(), data()
+    radii = torch.linspace(0.01, 0.2, len(images), dtype=images.dtype)
+    found = strongest(
+        model.logits, images, labels, radii, LOSSES, step=radii / 3, start=images, steps=3
+    )
+    assert ((found.images - images).abs().amax(1) <= radii + 1e-12).all()

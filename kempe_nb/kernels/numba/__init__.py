@@ -26,11 +26,11 @@ def compiled(function: Callable) -> Callable:
     would not see that a function which is called stands in another file that has changed.
     """
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = before or str(_folder())
     try:
+        numba.config.CACHE_DIR = before or str(_folder())
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:
-        # Nothing can be kept here, for instance in a home that is read-only.
+        # Nothing can be kept here: the home is read-only, or there is none.
         return numba.njit(nogil=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before

@@ -34,11 +34,11 @@ def moments(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         _moments(z, start, stop, lanes, log_mean, entropies)
 
     in_threads(work, inputs, lanes)
-    return (torch.from_numpy(log_mean), *torch.from_numpy(entropies))
+    return (torch.from_numpy(log_mean), *(torch.from_numpy(each) for each in entropies))
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, margin: bool) -> tuple[torch.Tensor, ...]:
-    """Return loss [N], gradient [S, N, K] and sums of log mean [N], for int64 labels [N]."""
+    """Return loss [N], gradient [S, N, K], and a number [N] that is finite where all logits are."""
     z, y = logits.detach().numpy(), labels.numpy()
     lanes = _lanes(*z.shape[1:])
     values, logs = np.empty((2, z.shape[1]), dtype=z.dtype)
@@ -92,7 +92,8 @@ def _loss(z, labels, start, stop, lanes, margin, values, gradient, log_sums):
         for j in range(count):
             label = labels[first + j]
             chosen[0, j] = label
-            log_sums[first + j] = logs[j].sum()
+            # Of no use but that it is finite where all logits are.
+            log_sums[first + j] = logs[j].sum() + expected[j]
             values[first + j] = -logs[j, label]
             if margin:
                 chosen[1, j] = rival = _rival(logs, j, label)

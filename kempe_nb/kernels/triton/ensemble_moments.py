@@ -131,7 +131,7 @@ def loss_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the loss [N], sums of log mean [N] and the gradient [S, N, K], in two turns."""
+    """Write the loss [N], what is finite where all logits are [N], and the gradient [S, N, K]."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     inside = (column < CLASSES)[None, :]
@@ -141,17 +141,21 @@ def loss_kernel(
     is_label = column[None, :] == label[:, None]
     highest = tl.full([ROWS, BLOCK], float("-inf"), KIND)
     total = tl.zeros([ROWS, BLOCK], KIND)
+    finite = tl.zeros([ROWS], KIND)
     s = tl.program_id(0).to(tl.int64) * 0
     while s < networks:
         gaps, odds, rest, _ = _network(
             logits + s * inputs * CLASSES + place, there, column, CLASSES, KIND
         )
         highest, total = _add(highest, total, -gaps - _log_1p(rest)[:, None])
+        # NaN where a logit is minus infinity, which no probability shows.
+        finite += tl.sum(tl.where(inside, odds * gaps, 0.0), 1)
         s += 1
     # The logarithm of the sum, to which the shares relate, and of the mean.
     log_sum = highest + tl.log(total)
     mean = _log_mean(highest, total, s, column, inside, KIND)
-    tl.store(log_sums + row, tl.sum(tl.where(inside, mean, 0.0), 1), mask=row < inputs)
+    finite += tl.sum(tl.where(inside, mean, 0.0), 1)
+    tl.store(log_sums + row, finite, mask=row < inputs)
     of_others = tl.where(is_label, float("-inf"), mean)
     is_rival = column[None, :] == tl.argmax(of_others, 1)[:, None]
     if MARGIN:

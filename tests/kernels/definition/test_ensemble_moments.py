@@ -281,3 +281,45 @@ def test_no_inputs():
         assert [each.shape for each in found] == [(0,), (3, 0, 4)]
     loss, sums = loss_definition(logits, torch.zeros(0, dtype=torch.int64), "margin")
     assert loss.values.shape == sums.shape == (0,)
+
+
+# What a reviewer broke
+
+
+def test_a_row_or_two_that_sum_to_one_by_chance_are_logits():
+    logits = torch.tensor([[[0.75, 0.25]], [[0.5, 0.5]], [[0.125, 0.875]]])
+    assert ensemble_moments(logits).log_mean.shape == (1, 2)
+    with pytest.raises(ValueError, match="which look like probabilities"):
+        ensemble_moments(logits.expand(-1, 2, -1))
+
+
+@pytest.mark.parametrize("impl", CPU)
+@pytest.mark.parametrize("objective", ["nll", "margin"])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_no_infinity_slips_through_the_loss(value, objective, impl):
+    logits = torch.zeros(2, 3, 4)
+    logits[1, 2, 3] = value
+    for label in (0, 3):
+        labels = torch.full((3,), label)
+        with pytest.raises(ValueError, match="logits holds 1 elements that are NaN or infinite"):
+            ensemble_nll(logits, labels, objective=objective, impl=impl)
+
+
+def test_forward_derivatives_go_by_the_definition():
+    logits = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    tangent = torch.ones_like(logits) * torch.arange(4.0)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, tangent)
+        found = torch.autograd.forward_ad.unpack_dual(ensemble_moments(dual).total_entropy)
+    _, expected = torch.func.jvp(lambda z: definition(z).total_entropy, (logits,), (tangent,))
+    torch.testing.assert_close(found.tangent, expected)
+
+
+@pytest.mark.parametrize("impl", CPU)
+def test_the_entropies_are_tensors_of_their_own(impl):
+    """One may be written to, also where a derivative hangs on it."""
+    found = ensemble_moments(torch.eye(3)[None] * 4, impl=impl)
+    weight = torch.ones(3, requires_grad=True)
+    kept = found.expected_entropy.clone()
+    found.total_entropy.mul_(2 * weight)
+    assert torch.equal(found.expected_entropy, kept) and found.total_entropy.requires_grad

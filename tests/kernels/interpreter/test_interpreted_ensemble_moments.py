@@ -61,3 +61,14 @@ def test_what_is_nearly_sure_keeps_its_digits(gap):
     truth = ensemble_nll(logits.double(), torch.full((3,), 7), impl="definition")
     torch.testing.assert_close(found.values.double(), truth.values, rtol=1e-5, atol=0)
     torch.testing.assert_close(found.gradient.double(), truth.gradient, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("objective", ["nll", "margin"])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_no_infinity_slips_through_the_loss(value, objective):
+    logits = draw(2, 3, 4)
+    logits[1, 2, 3] = value
+    for label in (0, 3):
+        labels = torch.full((3,), label)
+        with pytest.raises(ValueError, match="logits holds 1 elements that are NaN or infinite"):
+            ensemble_nll(logits, labels, objective=objective, impl="triton")
