@@ -33,36 +33,40 @@ def test_a_missing_browser(ci, status, workers):
         assert "test_the_search_finds_a_chapter" in ran.stdout
 
 
-@pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
-def test_a_missing_triton(ci, status, tmp_path):
-    (tmp_path / "triton.py").write_text("raise ImportError('left out')")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "CI": ci}
-    ran = run_tests("tests/kernels/test_interpreter_processes.py", environment=environment)
-    assert ran.returncode == status, ran.stdout + ran.stderr
-    if ci == "true":
-        assert "CI=true, but no Triton" in ran.stderr
-    else:
-        assert "LEFT OUT: NO TRITON" in ran.stdout
-        assert "test_guard.py" in ran.stdout
-
-
-@pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
-def test_a_missing_numba(ci, status, tmp_path):
-    """Its version is read from what is installed, and this process finds nothing there."""
-    (tmp_path / "sitecustomize.py").write_text(
+#: A compiler, what hides it from a process, and tests that need it with one that is named then.
+#: The version of Numba is read from what is installed; Triton is imported.
+COMPILERS = {
+    "Triton": (
+        "triton.py",
+        "raise ImportError('left out')",
+        "tests/kernels/test_interpreter_processes.py",
+        "test_guard.py",
+    ),
+    "Numba": (
+        "sitecustomize.py",
         "from importlib import metadata\n"
         "found = metadata.version\n"
         "def version(name):\n"
         "    if name == 'numba':\n"
         "        raise metadata.PackageNotFoundError(name)\n"
         "    return found(name)\n"
-        "metadata.version = version\n"
-    )
+        "metadata.version = version\n",
+        "tests/kernels/numba",
+        "test_compiled_code.py",
+    ),
+}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize(("ci", "status"), [("false", 0), ("true", 4)])
+def test_a_missing_compiler(ci, status, compiler, tmp_path):
+    file, content, tests, one_of_them = COMPILERS[compiler]
+    (tmp_path / file).write_text(content)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "CI": ci}
-    ran = run_tests("tests/kernels/numba", environment=environment)
+    ran = run_tests(tests, environment=environment)
     assert ran.returncode == status, ran.stdout + ran.stderr
     if ci == "true":
-        assert "CI=true, but no Numba" in ran.stderr
+        assert f"CI=true, but no {compiler}" in ran.stderr
     else:
-        assert "LEFT OUT: NO NUMBA" in ran.stdout
-        assert "test_compiled_code.py" in ran.stdout
+        assert f"LEFT OUT: NO {compiler.upper()}" in ran.stdout
+        assert one_of_them in ran.stdout

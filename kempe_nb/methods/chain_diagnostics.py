@@ -68,20 +68,13 @@ def effective_sample_size(draws: torch.Tensor) -> torch.Tensor:
     that alternate around the mean are worth more than independent ones; as in Stan, an ESS above
     C D log10(C D) is not believed.
 
-    Parameters
-    ----------
-    draws : float32 or float64 [C, D, ...]
-        D from 4 up; finite. Computed in float64.
+    Parameters, errors
+        As `split_r_hat`.
 
     Returns
     -------
     float64 [...]
         NaN where no chain moves.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `draws` is of another dtype or shape, or not finite.
     """
     _check(draws)
     return _by_columns(_sample_size, draws)

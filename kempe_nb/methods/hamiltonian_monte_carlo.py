@@ -186,7 +186,7 @@ def sample(
         arXiv 1411.6669).
     jitter : float
         From 0 to below 1. In each iteration each chain multiplies its step size by a number that is
-        uniform from 1 - jitter to 1 + jitter (Neal recommends about 0.2).
+        uniform from 1 - jitter to 1 + jitter.
     keep_every : int
         Iterations for each state that is kept.
 

@@ -39,13 +39,6 @@ def exp_minus(x):
     raise NotImplementedError("only for compiled code")
 
 
-@extending.overload(exp_minus, inline="always")
-def _(x):
-    if x == types.float32:
-        return lambda x: _exp_minus_32(x)
-    return lambda x: math.exp(-x)
-
-
 def log_1p(x):
     """Return log(1 + x) for x >= 0, with a small relative error for tiny x too.
 
@@ -54,26 +47,12 @@ def log_1p(x):
     raise NotImplementedError("only for compiled code")
 
 
-@extending.overload(log_1p, inline="always")
-def _(x):
-    if x == types.float32:
-        return lambda x: _log_1p_32(x)
-    return lambda x: math.log1p(x)
-
-
 def log_below(x):
     """Return log(x) for a normal number x from 0 to 0.75, where the result is not nearly zero.
 
     float32 is right to 3 units in the last place; float64 is that of the mathematics library.
     """
     raise NotImplementedError("only for compiled code")
-
-
-@extending.overload(log_below, inline="always")
-def _(x):
-    if x == types.float32:
-        return lambda x: _log_below_32(x)
-    return lambda x: math.log(x)
 
 
 @extending.intrinsic
@@ -87,39 +66,39 @@ def _bits_of_float(context, value):
 
 
 @compiled
-def _log_1p_32(x):
-    one = np.float32(1.0)
-    bits = _bits_of_float(one + x)
-    # 1 + x = 2^e m, with m from 0.707 to 1.414; below that nothing is rounded away from x.
-    e = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
-    m = _float_of_bits(bits - (e << np.int32(23)))
-    tiny = x < SMALL
-    v = (x if tiny else m - one) / (np.float32(2.0) + x if tiny else m + one)
+def _exponent_32(x):
+    """Return e, with x = 2^e m and m from 0.707 to 1.414."""
+    return (_bits_of_float(x) - np.int32(0x3F3504F3)) >> np.int32(23)
+
+
+@compiled
+def _log_32(v, whole):
+    """Return 2 atanh(v) + whole ln 2, for v^2 up to 0.0295."""
     w = v * v
     rest = ATANH[3]
     rest = rest * w + ATANH[2]
     rest = rest * w + ATANH[1]
     rest = rest * w + ATANH[0]
-    whole = np.float32(0.0) if tiny else np.float32(e)
     low = np.float32(2.0) * v * (rest * w) + whole * LN2_LOW
     return whole * LN2_HIGH + (np.float32(2.0) * v + low)
 
 
 @compiled
-def _log_below_32(x):
+def _log_1p_32(x):
     one = np.float32(1.0)
-    bits = _bits_of_float(x)
-    e = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
-    m = _float_of_bits(bits - (e << np.int32(23)))
-    v = (m - one) / (m + one)
-    w = v * v
-    rest = ATANH[3]
-    rest = rest * w + ATANH[2]
-    rest = rest * w + ATANH[1]
-    rest = rest * w + ATANH[0]
-    whole = np.float32(e)
-    low = np.float32(2.0) * v * (rest * w) + whole * LN2_LOW
-    return whole * LN2_HIGH + (np.float32(2.0) * v + low)
+    e = _exponent_32(one + x)
+    m = _float_of_bits(_bits_of_float(one + x) - (e << np.int32(23)))
+    # Below this nothing is rounded away from x.
+    tiny = x < SMALL
+    v = (x if tiny else m - one) / (np.float32(2.0) + x if tiny else m + one)
+    return _log_32(v, np.float32(0.0) if tiny else np.float32(e))
+
+
+@compiled
+def _log_below_32(x):
+    one, e = np.float32(1.0), _exponent_32(x)
+    m = _float_of_bits(_bits_of_float(x) - (e << np.int32(23)))
+    return _log_32((m - one) / (m + one), np.float32(e))
 
 
 @extending.intrinsic
@@ -147,3 +126,18 @@ def _exp_minus_32(x):
     value = value * (r * r) + r + np.float32(1.0)
     # 2^-n; its bits are all zero for n = 127, so that the largest x need no branch.
     return value * _float_of_bits(ONE_BITS - (_bits_of_float(shifted) << np.int32(23)))
+
+
+def _by_dtype(name, single, double):
+    """Let compiled code call `name` for float32 as one function, for float64 as another."""
+
+    def choose(x):
+        chosen = single if x == types.float32 else double
+        return lambda x: chosen(x)
+
+    extending.overload(name, inline="always")(choose)
+
+
+_by_dtype(exp_minus, _exp_minus_32, compiled(lambda x: math.exp(-x)))
+_by_dtype(log_1p, _log_1p_32, compiled(lambda x: math.log1p(x)))
+_by_dtype(log_below, _log_below_32, compiled(lambda x: math.log(x)))

@@ -33,6 +33,8 @@ def _log_1p(x):
 def _network(logits, there, column, CLASSES: tl.constexpr, KIND: tl.constexpr):
     """Load the logits of a network; return gaps, odds without the top's, and their sum."""
     z = tl.load(logits, mask=there, other=0.0).to(KIND)
+    # No probability would show minus infinity.
+    z = tl.where(z > float("-inf"), z, float("nan"))
     z = tl.where((column < CLASSES)[None, :], z, float("-inf"))
     gaps = tl.max(z, 1)[:, None] - z
     # The odds of the top class are one: a sum with them would lose the others.
@@ -141,21 +143,18 @@ def loss_kernel(
     is_label = column[None, :] == label[:, None]
     highest = tl.full([ROWS, BLOCK], float("-inf"), KIND)
     total = tl.zeros([ROWS, BLOCK], KIND)
-    finite = tl.zeros([ROWS], KIND)
     s = tl.program_id(0).to(tl.int64) * 0
     while s < networks:
         gaps, odds, rest, _ = _network(
             logits + s * inputs * CLASSES + place, there, column, CLASSES, KIND
         )
         highest, total = _add(highest, total, -gaps - _log_1p(rest)[:, None])
-        # NaN where a logit is minus infinity, which no probability shows.
-        finite += tl.sum(tl.where(inside, odds * gaps, 0.0), 1)
         s += 1
     # The logarithm of the sum, to which the shares relate, and of the mean.
     log_sum = highest + tl.log(total)
     mean = _log_mean(highest, total, s, column, inside, KIND)
-    finite += tl.sum(tl.where(inside, mean, 0.0), 1)
-    tl.store(log_sums + row, finite, mask=row < inputs)
+    # The total has what is no number, the mean what is too large; each may hide the other.
+    tl.store(log_sums + row, tl.sum(tl.where(inside, mean + total, 0.0), 1), mask=row < inputs)
     of_others = tl.where(is_label, float("-inf"), mean)
     is_rival = column[None, :] == tl.argmax(of_others, 1)[:, None]
     if MARGIN:

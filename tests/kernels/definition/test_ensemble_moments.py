@@ -323,3 +323,13 @@ def test_the_entropies_are_tensors_of_their_own(impl):
     kept = found.expected_entropy.clone()
     found.total_entropy.mul_(2 * weight)
     assert torch.equal(found.expected_entropy, kept) and found.total_entropy.requires_grad
+
+
+@pytest.mark.parametrize("impl", CPU)
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_no_infinity_slips_through_the_moments(value, impl):
+    for column in (0, 3):
+        logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+        logits[1, 2, column] = value
+        with pytest.raises(ValueError, match="logits holds 1 elements that are NaN or infinite"):
+            ensemble_moments(logits, impl=impl)

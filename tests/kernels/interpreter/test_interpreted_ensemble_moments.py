@@ -72,3 +72,12 @@ def test_no_infinity_slips_through_the_loss(value, objective):
         labels = torch.full((3,), label)
         with pytest.raises(ValueError, match="logits holds 1 elements that are NaN or infinite"):
             ensemble_nll(logits, labels, objective=objective, impl="triton")
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_no_infinity_slips_through_the_moments(value):
+    for column in (0, 3):
+        logits = draw(2, 3, 4)
+        logits[1, 2, column] = value
+        with pytest.raises(ValueError, match="logits holds 1 elements that are NaN or infinite"):
+            ensemble_moments(logits, impl="triton")
