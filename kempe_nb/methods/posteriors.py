@@ -163,14 +163,14 @@ class Dropout(Posterior):
     1 / (1 - rate) is to scale these. So a mask is a parameter vector, and a fixed mask is a fixed
     network, the same for all images. Every input of a linear layer is dropped by itself, as
     `nn.Dropout` before it does, every input channel of a 2-d convolution as a whole, as
-    `nn.Dropout2d` does. The first layer with weights sees the images, and drops nothing; biases
-    stay as they are.
+    `nn.Dropout2d` does. The first layer with weights sees the images, and drops nothing; it may be
+    any module, such as a whole network of features. Biases stay as they are.
 
     Attributes
     ----------
     network : FlatNetwork
-        Of an `nn.Sequential`, nested or not, of `nn.Linear`, `nn.Conv2d` with one group, and
-        modules without parameters.
+        Of an `nn.Sequential`, nested or not: after the first layer with weights of `nn.Linear`,
+        `nn.Conv2d` with one group, and modules without parameters.
     theta : float32 or float64 [P]
         The parameters without a mask.
     rate : float
@@ -264,12 +264,15 @@ def _masked_weights(network: FlatNetwork) -> dict[str, int]:
     for prefix, child in _layers(network.module, ""):
         if not any(True for _ in child.parameters()):
             continue
+        if not found:
+            found[prefix] = 0
+            continue
         plain = type(child) is nn.Linear or (type(child) is nn.Conv2d and child.groups == 1)
         if not plain:
             raise ValueError(
-                f"module has {type(child).__name__} {prefix!r}; accepted are nn.Sequential of "
-                "nn.Linear, nn.Conv2d with one group and modules without parameters, for dropping "
-                "a unit to be the same as zeroing its outgoing weights"
+                f"module has {type(child).__name__} {prefix!r}; accepted after the first "
+                "layer with weights are nn.Linear, nn.Conv2d with one group and modules without "
+                "parameters, for dropping a unit to be the same as zeroing its outgoing weights"
             )
         name = f"{prefix}.weight" if prefix else "weight"
         if name not in network.names:

@@ -260,6 +260,16 @@ class Residual(nn.Module):
         return x + self.layer(x)
 
 
+def test_the_first_layer_may_be_a_whole_network():
+    """Only the outgoing weights of its features are masked."""
+    network = FlatNetwork(nn.Sequential(Residual(), nn.ReLU(), nn.Linear(3, 2)))
+    drawn = Dropout(network, torch.ones(network.size), 0.5).draw(50, generator(1))
+    changed = (drawn != 1).any(0)
+    expected = {"0.layer.weight": 9 * [False], "0.layer.bias": 3 * [False]}
+    expected |= {"2.weight": 6 * [True], "2.bias": 2 * [False]}
+    assert {k: v.flatten().tolist() for k, v in network.parts(changed).items()} == expected
+
+
 def tied():
     layers = [nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)]
     layers[1].weight = layers[0].weight
@@ -271,9 +281,9 @@ def tied():
     [
         (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2)), "LayerNorm '1'"),
         (nn.Sequential(nn.Linear(3, 3), Residual(), nn.Linear(3, 2)), "Residual '1'"),
-        (Residual(), "Residual ''"),
+        (Residual(), "module has 1 layers with weights"),
         (nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, groups=2)), "Conv2d '1'"),
-        (nn.Sequential(nn.Conv1d(1, 4, 1), nn.Conv1d(4, 4, 1)), "Conv1d '0'"),
+        (nn.Sequential(nn.Conv1d(1, 4, 1), nn.Conv1d(4, 4, 1)), "Conv1d '1'"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), "module has 1 layers with weights"),
         (tied(), "shares the weights of '1'"),
     ],
