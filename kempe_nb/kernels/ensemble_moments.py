@@ -15,8 +15,9 @@ Attacks need the gradient of log pbar. With the responsibilities
 
     r_s = p_sy / sum_t p_ty,    d(- log pbar_y) / d z_s = r_s (p_s - e_y):
 
-a network that is fooled already has a small share of the prediction, and of the gradient. The mean
-of the networks' own gradients is another thing.
+of two classes a network pulls as p_sy (1 - p_sy), so the undecided networks have most of the
+gradient, and those that are sure, of the label or against it, little. The mean of the networks' own
+gradients is another thing.
 
 Accuracy. A posterior network may be so sure that p rounds to one. Then log p of the other classes
 is a difference of logits and right, but log p of the top class is not: it is -log1p(r), with r the

@@ -60,7 +60,8 @@ def area_under_selective_accuracy(uncertainty: torch.Tensor, correct: torch.Tens
     coverages = np.array(COVERAGES, dtype=np.float64)
     kept = np.maximum(np.ceil(coverages / 100 * len(accuracy) - 1e-9).astype(int), 1)
     values = accuracy.cpu().numpy()[kept - 1]
-    return float(100 * auc(coverages, values) / (coverages.max() - coverages.min()))
+    # A descending abscissa gives -0.0 where nothing is right.
+    return abs(float(100 * auc(coverages, values) / (coverages.max() - coverages.min())))
 
 
 def _check(uncertainty: torch.Tensor, correct: torch.Tensor) -> None:
