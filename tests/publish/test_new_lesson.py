@@ -67,15 +67,15 @@ def test_a_lesson_comes_last_in_every_list_of_its_paper(book):
 
 
 def test_a_planned_paper_gets_its_page_its_card_and_its_section(book):
-    assert main(["new", "attacking_bayes/1_posterior", *TEXT]) == 0
-    assert sections(book, "attacking_bayes") == ["chapters/attacking_bayes/1_posterior"]
+    assert main(["new", "group_aware_priors/1_posterior", *TEXT]) == 0
+    assert sections(book, "group_aware_priors") == ["chapters/group_aware_priors/1_posterior"]
     cards = {card["chapter"]: card for card in yaml_of(book.book / "intro.md", "chapters")}
-    assert "planned" not in cards["attacking_bayes"] and "planned" in cards["jailbreaking"]
-    assert "(chapters/attacking_bayes/index.md)" in (book.book / "teach.md").read_text()
-    index = book.book / "chapters" / "attacking_bayes" / "index.md"
+    assert "planned" not in cards["group_aware_priors"] and "planned" in cards["jailbreaking"]
+    assert "(chapters/group_aware_priors/index.md)" in (book.book / "teach.md").read_text()
+    index = book.book / "chapters" / "group_aware_priors" / "index.md"
     assert [each["lesson"] for each in yaml_of(index, "lessons")] == ["1_posterior"]
-    assert main(["new", "attacking_bayes/2_priors", *TEXT]) == 0
-    assert len(sections(book, "attacking_bayes")) == len(yaml_of(index, "lessons")) == 2
+    assert main(["new", "group_aware_priors/2_priors", *TEXT]) == 0
+    assert len(sections(book, "group_aware_priors")) == len(yaml_of(index, "lessons")) == 2
 
 
 def test_a_paper_that_nobody_planned_gets_a_card(book):
