@@ -16,8 +16,10 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kempe_nb.checks import checked_choice, checked_positive
+from kempe_nb.data import import_torchvision
 from kempe_nb.methods.chain_diagnostics import effective_sample_size, split_r_hat
 from kempe_nb.methods.function_space import features, fit_function_space
 from kempe_nb.methods.hamiltonian_monte_carlo import posterior_terms, sample
@@ -30,7 +32,6 @@ from kempe_nb.methods.variational import (
 )
 from kempe_nb.networks.flat import FlatNetwork
 from kempe_nb.networks.perceptron import perceptron
-from kempe_nb.networks.resnet import preact_resnet18
 
 METHODS = ("MAP", "ensemble", "MC dropout", "mean field", "function space", "HMC")
 #: Networks that vote; one for MAP, `RECIPES[profile]["members"]` for an ensemble.
@@ -65,15 +66,15 @@ def attacked_network(profile: str, images: torch.Tensor, classes: int) -> FlatNe
 
     `cpu`: one hidden layer of 50 ReLU units. `gpu`: two convolutions of 3 x 3 with 32 and 64
     filters, each with ReLU and a maximum over 2 x 2, a hidden layer of 256 units, as in the code of
-    Rudner et al. (arXiv 2312.17199); for three channels the pre-activation ResNet-18 of He et al.
-    (arXiv 1603.05027) for 32 x 32 pixels.
+    Rudner et al. (arXiv 2312.17199); for three channels the ResNet-18 of He et al. as it is used on
+    32 x 32 pixels, without the first stride and maximum.
     """
     checked_choice(profile, "profile", RECIPES)
     channels, height, width = images.shape[1:]
     if profile == "cpu":
         return FlatNetwork(perceptron([channels * height * width, 50, classes], activation=nn.ReLU))
     if channels == 3:
-        return FlatNetwork(nn.Sequential(_ResNet18Features(), nn.Linear(512, classes)))
+        return FlatNetwork(nn.Sequential(_resnet_18_features(), nn.Linear(512, classes)))
     return FlatNetwork(
         nn.Sequential(
             *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -85,22 +86,22 @@ def attacked_network(profile: str, images: torch.Tensor, classes: int) -> FlatNe
     )
 
 
-class _ResNet18Features(nn.Module):
-    """The 512 features of `preact_resnet18` on images as they are, normalised in 32 groups."""
+class _GroupNormalisation(nn.Module):
+    """Normalise 32 groups of channels; torchvision sets the weights of nn.GroupNorm, here none."""
 
-    def __init__(self):
+    def __init__(self, channels: int):
         super().__init__()
-        network = preact_resnet18(2)
-        # Its buffers would stay on the CPU.
-        network.blocks[0][0] = nn.Identity()
-        for module in list(network.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(module, name, nn.GroupNorm(32, child.num_features, affine=False))
-        self.blocks = nn.Sequential(*network.blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(x)
+        return functional.group_norm(x, 32)
+
+
+def _resnet_18_features() -> nn.Module:
+    """Return torchvision's ResNet-18 for small images, up to the 512 features."""
+    features = import_torchvision().models.resnet18(norm_layer=_GroupNormalisation)
+    features.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    features.maxpool = features.fc = nn.Identity()
+    return features
 
 
 def two_layers(network: FlatNetwork) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
