@@ -13,8 +13,7 @@ MAY_IMPORT = {
     "traffic": set(),
     "kernels": {"checks", "dispatch"},
     "networks": {"checks", "kernels"},
-    # `data` for its import of torchvision, which has the ResNet-18 that is attacked.
-    "methods": {"checks", "data", "kernels", "networks"},
+    "methods": {"checks", "kernels", "networks"},
     "data": {"checks"},
     "notebook": set(),
     # The page of speed reads what operations declare.

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from kempe_nb.methods import attacked_posteriors
@@ -15,9 +14,8 @@ from kempe_nb.methods.attacked_posteriors import (
     attacked_network,
     restored,
     train_posterior,
-    two_layers,
 )
-from kempe_nb.methods.posteriors import logits
+from kempe_nb.methods.hamiltonian_monte_carlo import Chains
 from kempe_nb.methods.variational import fan_in_scales, train_map
 
 CLASSES = 3
@@ -88,40 +86,33 @@ def test_the_prior_scale_is_that_of_the_fan_in(short):
 
 
 def test_the_chains_vote_alike_and_are_judged(short):
-    """Every chain has as many votes, and each log probability and each weight has its R-hat."""
+    """Each log probability and each weight has its R-hat, and each chain its acceptance."""
     images, labels = data()
     found = train_posterior("HMC", "cpu", images, labels, images[:2])
     size = attacked_network("cpu", images, CLASSES).size
-    assert found["thetas"].shape == (VOTES, size)
     assert found["acceptance"].shape == found["divergences"].shape == (SHORT["chains"],)
     assert found["r_hat_functions"].shape == found["sizes_functions"].shape == (2 * CLASSES,)
     assert found["r_hat_weights"].shape == (size,)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9))
-def test_two_layers_is_the_network_itself(networks, images, channels, seed):
-    x, _ = data(channels, count=images, seed=seed)
-    network = attacked_network("cpu", x, CLASSES)
-    thetas = network.initial(torch.Generator().manual_seed(seed), networks)
-    ours, expected = two_layers(network)(thetas, x), logits(network, thetas, x)
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+def test_every_chain_has_as_many_votes_from_its_first_to_its_last_draw(short, monkeypatch):
+    """States that tell their chain and their draw, in the units of the prior."""
+    images, labels = data()
+    chains, draws = SHORT["chains"], 100
 
+    def numbered(log_terms, start, **settings):
+        place = torch.arange(chains)[:, None] * 1000.0 + torch.arange(draws)
+        states = place[..., None].expand(chains, draws, start.shape[1])
+        return Chains(states, place, place, torch.ones(chains), torch.zeros(chains), 0.1)
 
-@pytest.mark.parametrize(
-    ("shape", "parameters"),
-    [
-        # As the sheet counts the network of the authors' code.
-        ((1, 1, 28, 28), 824_458),
-        # The ResNet-18 of 11,173,962 parameters, less 9,600 of its normalisation.
-        ((1, 3, 8, 8), 11_164_362),
-    ],
-)
-def test_the_networks_of_the_profile_gpu_have_their_known_sizes(shape, parameters):
-    network = attacked_network("gpu", torch.zeros(shape), 10)
-    assert network.size == parameters
-    theta = network.initial(torch.Generator().manual_seed(0))
-    assert network(theta, torch.rand(shape)).shape == (1, 10)
+    monkeypatch.setattr(attacked_posteriors, "sample", numbered)
+    found = train_posterior("HMC", "cpu", images, labels, images[:2])["thetas"]
+    prior = fan_in_scales(attacked_network("cpu", images, CLASSES), 2.0)
+    chain, draw = (found / prior).mean(1).round().div(1000), (found / prior).mean(1).round() % 1000
+    for each in range(chains):
+        own = draw[chain.floor() == each]
+        assert len(own) == VOTES // chains and own.min() == 0 and own.max() == draws - 1
+        assert own.diff().max() - own.diff().min() <= 1
 
 
 class Features(nn.Module):
@@ -135,15 +126,36 @@ class Features(nn.Module):
         return self.layer(x.flatten(1)).relu()
 
 
+def small_features(classes):
+    return nn.Sequential(Features(), nn.Linear(512, classes))
+
+
 @pytest.mark.parametrize("method", ["MC dropout", "function space", "HMC"])
 def test_on_three_channels_the_last_layer_alone_is_random(short, monkeypatch, method):
-    monkeypatch.setattr(attacked_posteriors, "_resnet_18_features", Features)
+    monkeypatch.setattr(attacked_posteriors, "group_normalised_resnet18", small_features)
     images, labels = data(3, 8, count=3)
     found = train_posterior(method, "gpu", images, labels, images[:1])
     network = attacked_network("gpu", images, CLASSES)
     spread = network.parts(found["thetas"].std(0))
     random = {name for name, value in spread.items() if value.max() > 1e-4}
     assert random == ({"1.weight"} if method == "MC dropout" else {"1.weight", "1.bias"})
+
+
+def test_on_three_channels_the_layers_below_are_those_of_a_map_network(short, monkeypatch):
+    monkeypatch.setattr(attacked_posteriors, "group_normalised_resnet18", small_features)
+    images, labels = data(3, 8, count=3)
+    network = attacked_network("gpu", images, CLASSES)
+    found = train_posterior("HMC", "gpu", images, labels, images[:1], seed=4)["thetas"]
+    expected = train_map(
+        network,
+        images,
+        labels,
+        fan_in_scales(network, 2.0),
+        **SHORT["map"],
+        generator=torch.Generator().manual_seed(4),
+    )
+    below = network.size - 513 * CLASSES
+    assert torch.equal(found[:, :below], expected[:below].expand(VOTES, -1))
 
 
 @pytest.mark.parametrize(
