@@ -94,11 +94,9 @@ def waterbirds(folder: str | os.PathLike[str]) -> Annotated:
     )
     files = tuple(place / row["img_filename"] for row in table)
     _refuse_lacking(files)
-    names = tuple(f"{bird} on {ground}" for bird in BIRDS for ground in ("land", "water"))
+    birds, grounds = ("landbird", "waterbird"), ("land", "water")
+    names = tuple(f"{bird} on {ground}" for bird in birds for ground in grounds)
     return Annotated("waterbirds", labels, 2 * labels + attributes, splits, names, files=files)
-
-
-BIRDS = ("landbird", "waterbird")
 
 
 def celeba(folder: str | os.PathLike[str]) -> Annotated:

@@ -12,7 +12,13 @@ import torch
 from torch.nn import functional as F
 
 from kempe_nb.checks import checked_choice, checked_integer, checked_positive, common_device
-from kempe_nb.methods.frozen_features import FLOATS, check_samples, check_weights, with_ones
+from kempe_nb.methods.frozen_features import (
+    FLOATS,
+    check_layer,
+    check_samples,
+    check_weights,
+    with_ones,
+)
 from kempe_nb.methods.group_weights import group_counts
 
 
@@ -114,7 +120,16 @@ def optimality_gap(
     features, labels, likelihood, penalty
         As in `fit_sparse_last_layers`; one configuration of likelihood and penalty.
     weights : [G, D + 1, C]
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `fit_last_layers`.
     """
+    check_samples(features, labels)
+    check_weights(likelihood, "likelihood", features)
+    checked_positive(penalty, "penalty")
+    check_layer(weights, "weights", features, weights.shape[-1])
     x = with_ones(features)
     probabilities = torch.einsum("sf,gfc->gsc", x, weights).softmax(2)
     targets = F.one_hot(labels, weights.shape[2]).to(features)

@@ -68,7 +68,7 @@ def predictions(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the classes that last layers [G, D + 1, C] choose of features [N, D], int64 [G, N]."""
     common_device(features=features, weights=weights)
     check_features(features)
-    if features.ndim != 2 or weights.ndim != 3 or weights.shape[1] != features.shape[1] + 1:
+    if weights.ndim != 3 or weights.shape[1] != features.shape[1] + 1:
         raise ValueError(
             f"weights are {tuple(weights.shape)} for features {tuple(features.shape)}; accepted "
             "are [G, D + 1, C] for [N, D]: the features have another length than those fitted"
@@ -88,6 +88,7 @@ def with_ones(features: torch.Tensor) -> torch.Tensor:
 
 
 def check_features(features: torch.Tensor) -> None:
+    """Refuse what is not float32 or float64 [N, D], N at least 1, and finite."""
     check_dtype(features, "features", FLOATS)
     if features.ndim != 2 or not len(features):
         raise ValueError(
@@ -119,6 +120,7 @@ def check_numbers(numbers: torch.Tensor, name: str, features: torch.Tensor) -> N
 
 
 def check_weights(value: torch.Tensor, name: str, features: torch.Tensor) -> None:
+    """Refuse what is not weights [N] or [G, N] from 0 on with a sum of 1, in the same dtype."""
     common_device(features=features, **{name: value})
     accepted = f"{features.dtype} ({len(features)},), or [G, {len(features)}]"
     if (
@@ -136,6 +138,7 @@ def check_weights(value: torch.Tensor, name: str, features: torch.Tensor) -> Non
 
 
 def check_layer(value: torch.Tensor, name: str, features: torch.Tensor, classes: int) -> None:
+    """Refuse what is not [D + 1, C] or [G, D + 1, C], of the features' dtype and finite."""
     common_device(features=features, **{name: value})
     shape = features.shape[1] + 1, classes
     if value.ndim not in (2, 3) or value.shape[-2:] != shape or value.dtype != features.dtype:

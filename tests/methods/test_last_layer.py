@@ -1,39 +1,15 @@
-"""Many last layers at once against a plain loop with autograd, and the perturbed logits."""
+"""Many last layers at once against a plain loop with autograd."""
 
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from torch.nn import functional as F
+from layer_problems import generator, gradient_of, nll, normal, problem, weights
 
-from kempe_nb.methods.frozen_features import perturbed_logits, predictions, with_ones
+from kempe_nb.methods.frozen_features import perturbed_logits, with_ones
 from kempe_nb.methods.last_layer import ROUTES, SCHEDULES, fit_last_layers
 from kempe_nb.traffic import Traffic
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
-
-
-def weights(*shape, seed=0, dtype=torch.float64):
-    drawn = torch.rand(shape, generator=generator(seed), dtype=torch.float64)
-    # Some samples are left out.
-    drawn = drawn * (drawn > 0.2)
-    drawn[..., 0] += 0.1
-    return (drawn / drawn.sum(-1, keepdim=True)).to(dtype)
-
-
-def problem(samples=20, dimension=5, classes=3, seed=0, dtype=torch.float64):
-    labels = torch.arange(samples) % classes
-    features = normal(samples, dimension, seed=seed, dtype=dtype)
-    features[:, 0] += labels
-    return features, labels
-
 
 SAMPLES = problem(8, 3)
 UNIFORM = torch.full((8,), 1 / 8, dtype=torch.float64)
@@ -69,15 +45,6 @@ def plain_loop(
         velocity = 0.9 * velocity + torch.autograd.grad(loss, here)[0]
         w = w - rate * velocity * (1 - step / 12 if schedule == "linear" else 1)
     return w
-
-
-def nll(x, labels, w):
-    return F.cross_entropy(x @ w, labels, reduction="none")
-
-
-def gradient_of(x, labels, context, w):
-    w = w.detach().requires_grad_()
-    return torch.autograd.grad(nll(x, labels, w) @ context, w)[0]
 
 
 @given(
@@ -120,17 +87,6 @@ def test_every_configuration_follows_the_plain_loop(
             schedule=schedule,
         )
         torch.testing.assert_close(found[g], expected, rtol=1e-9, atol=1e-9)
-
-
-@given(st.integers(2, 4), st.integers(1, 12), st.floats(0, 3), st.integers(0, 1000))
-@settings(deadline=None)
-def test_perturbed_logits_are_those_at_perturbed_weights(classes, dimension, radius, seed):
-    features, labels = problem(15, dimension, classes, seed)
-    w, context = normal(dimension + 1, classes, seed=seed + 1), weights(15, seed=seed + 2)
-    uphill = gradient_of(with_ones(features), labels, context, w)
-    expected = with_ones(features) @ (w + radius * uphill / uphill.norm())
-    found = perturbed_logits(features, labels, w, context, radius)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_zero_gradient_has_no_direction():
@@ -286,40 +242,6 @@ def test_what_the_arguments_are_is_left_alone_and_no_graph_is_kept():
     features.requires_grad_()
     found = fit_last_layers(features, labels, UNIFORM, UNIFORM, radius=0.1, steps=3)
     assert not found.requires_grad and features.grad is None
-
-
-@pytest.mark.parametrize(
-    "changed, said",
-    [
-        ({"context": UNIFORM[:1]}, "context is"),
-        ({"context": UNIFORM[:, None]}, "context is"),
-        ({"context": UNIFORM.expand(2, -1)}, "context has shape"),
-        ({"context": -UNIFORM}, "context has sums"),
-        ({"weight": torch.zeros(4).double()}, "weight is"),
-        ({"weight": torch.full((4, 3), math.nan).double()}, "weight holds 12"),
-        ({"weight": torch.zeros(4, 2).double()}, "labels lie from 0 to 2"),
-        ({"labels": torch.zeros(1, dtype=torch.int64)}, r"labels are .* \(1,\)"),
-        ({"radius": -1.0}, "radius is -1.0"),
-    ],
-)
-def test_perturbed_logits_refuse_bad_arguments(changed, said):
-    given_ = {"features": SAMPLES[0], "labels": SAMPLES[1], "context": UNIFORM, "radius": 0.1}
-    with pytest.raises(ValueError, match=said):
-        perturbed_logits(**({"weight": torch.zeros(4, 3).double()} | given_ | changed))
-
-
-def test_predictions_are_the_largest_logits():
-    features, labels = problem(9, 4)
-    layers = normal(5, 5, 3)
-    expected = torch.einsum("sf,gfc->gsc", with_ones(features), layers).argmax(2)
-    assert torch.equal(predictions(features, layers), expected)
-    assert predictions(features, layers[:0]).shape == (0, 9)
-    with pytest.raises(ValueError, match="another length"):
-        predictions(features[:, :3], layers)
-    with pytest.raises(TypeError, match="weights is torch.float32"):
-        predictions(features, layers.float())
-    with pytest.raises(ValueError, match="weights holds 1 elements"):
-        predictions(features, torch.where(layers == layers.max(), math.nan, layers))
 
 
 @pytest.mark.parametrize("route", ROUTES)
