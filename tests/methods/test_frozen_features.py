@@ -44,6 +44,13 @@ def test_perturbed_logits_refuse_bad_arguments(changed, said):
         perturbed_logits(**({"weight": torch.zeros(4, 3).double()} | given_ | changed))
 
 
+def test_where_the_gradient_is_zero_the_logits_stay():
+    features, labels = torch.zeros(4, 2, dtype=torch.float64), torch.tensor([0, 1, 0, 1])
+    even = torch.full((4,), 0.25, dtype=torch.float64)
+    w = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.5, 0.5]], dtype=torch.float64)
+    assert (perturbed_logits(features, labels, w, even, 1.0) == 0.5).all()
+
+
 def test_predictions_are_the_largest_logits():
     features, labels = problem(9, 4)
     layers = normal(5, 5, 3)
@@ -54,5 +61,7 @@ def test_predictions_are_the_largest_logits():
         predictions(features[:, :3], layers)
     with pytest.raises(TypeError, match="weights is torch.float32"):
         predictions(features, layers.float())
+    with pytest.raises(ValueError, match="features holds 4 elements"):
+        predictions(torch.where(features == features[0], math.nan, features), layers)
     with pytest.raises(ValueError, match="weights holds 1 elements"):
         predictions(features, torch.where(layers == layers.max(), math.nan, layers))

@@ -130,12 +130,31 @@ def test_neighbours_in_the_batch_change_a_configuration_by_rounding_only():
     features, labels = problem(40, 6)
     context, rate = weights(5, 40), torch.linspace(0.05, 0.3, 5, dtype=torch.float64)
     uniform = torch.full((40,), 1 / 40, dtype=torch.float64)
-    together = fit_last_layers(features, labels, uniform, context, radius=0.1, rate=rate)
+    # The first is not perturbed at all.
+    radius = torch.tensor([0.0, 0.1, 0.1, 0.2, 0.2], dtype=torch.float64)
+    together = fit_last_layers(features, labels, uniform, context, radius=radius, rate=rate)
     for g in range(5):
         alone = fit_last_layers(
-            features, labels, uniform, context[g], radius=0.1, rate=float(rate[g])
+            *(features, labels, uniform, context[g]), radius=float(radius[g]), rate=float(rate[g])
         )
         torch.testing.assert_close(together[g : g + 1], alone, rtol=1e-9, atol=1e-11)
+
+
+def test_what_is_left_out_has_the_stated_value():
+    features, labels = problem(20, 4)
+    uniform = torch.full((20,), 1 / 20, dtype=torch.float64)
+    centre, context = normal(5, 3), weights(20, seed=1)
+    found = fit_last_layers(features, labels, uniform, context, precision=0.1, centre=centre)
+    stated = {"strength": 1.0, "radius": 0.0, "rate": 0.1, "momentum": 0.9, "steps": 300}
+    stated |= {"schedule": "constant", "group_rate": 0.0, "start": centre, "centre": centre}
+    again = fit_last_layers(features, labels, uniform, context, precision=0.1, **stated)
+    assert torch.equal(found, again)
+    zero = torch.zeros_like(centre)
+    found = fit_last_layers(features, labels, uniform, precision=0.1, steps=3)
+    again = fit_last_layers(
+        *(features, labels, uniform), precision=0.1, steps=3, start=zero, centre=zero
+    )
+    assert torch.equal(found, again)
 
 
 @given(st.permutations(range(12)))
@@ -275,6 +294,7 @@ def test_bytes_grow_in_proportion_to_the_configurations(route):
         ((SAMPLES[0], 0 * SAMPLES[1], UNIFORM), {}, "accepted are at least two classes"),
         ((*SAMPLES, UNIFORM[:7]), {}, r"likelihood is .* \(7,\)"),
         ((*SAMPLES, 2 * UNIFORM), {}, "likelihood has sums from 2"),
+        ((*SAMPLES, 1.01 * UNIFORM), {}, "likelihood has sums from 1.01"),
         ((*SAMPLES, UNIFORM, -UNIFORM), {}, "context has sums from -1"),
         ((*SAMPLES, UNIFORM, UNIFORM), {"radius": -0.1}, "radius is -0.1"),
         ((*SAMPLES, UNIFORM, UNIFORM), {"strength": math.inf}, "strength is inf"),
