@@ -117,6 +117,19 @@ def test_multinli_has_groups_of_label_and_negation(tmp_path):
         multinli(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("0,1,0,0", "0,3,0,0", "line 2: gold_label is '3'; accepted is 0 to 2"),
+        ("0,1,0,0", "0,1,2,0", "line 2: sentence2_has_negation is '2'; accepted is 0 to 1"),
+    ],
+)
+def test_a_malformed_table_of_multinli_is_refused_by_line(tmp_path, old, new, said):
+    (tmp_path / "metadata_random.csv").write_text(MULTINLI.replace(old, new))
+    with pytest.raises(DataError, match=said):
+        multinli(tmp_path)
+
+
 @pytest.fixture
 def faces(tmp_path, monkeypatch):
     """Three faces in the published format, with the checksums of these small files."""
@@ -185,6 +198,7 @@ def test_a_feature_file_is_read_as_it_is(tmp_path):
     [
         ({"group": None}, "lacks 'group"),
         ({"x": np.zeros((5, 2))}, r"features are float64 \(5, 2\)"),
+        ({"x": np.arange(6.0)}, r"features are float64 \(6,\)"),
         ({"x": np.full((6, 2), np.nan)}, "features hold 12 elements"),
         ({"y": np.zeros(6)}, "y is float64"),
         ({"group": np.array([0, 1, 2, 3, 0, -1])}, "group is int64"),

@@ -37,6 +37,13 @@ def test_denying_alone_does_not_tell_contradiction_from_neutral():
     assert some[labels == 2].mean() == pytest.approx(5 / 8, abs=5 * math.sqrt(0.25 / 3000))
 
 
+def test_half_of_the_contradictions_also_say_something_new():
+    bags, _, _ = drawn((3000, 0, 0, 0, 0, 0))
+    premise, says, denies = bags[:, :-1].split(CONCEPTS, 1)
+    new = ((says + denies) * (1 - premise)).sum(1) > 0
+    assert new.double().mean() == pytest.approx(1 / 2, abs=5 * math.sqrt(0.25 / 3000))
+
+
 def test_facts_are_lost_in_the_share_asked_for():
     bags, _, _ = drawn((4000, 0, 0, 0, 0, 0), lost=0.25)
     assert bags[:, :CONCEPTS].sum(1).mean() / SAID == pytest.approx(0.75, abs=0.02)

@@ -77,6 +77,38 @@ def test_each_configuration_is_solved_as_if_alone():
         torch.testing.assert_close(together[g], alone[0], rtol=0, atol=1e-6)
 
 
+def test_what_is_on_the_way_does_not_depend_on_the_others():
+    # Steps and restarts belong to a configuration: few steps, before all have arrived.
+    features, labels = problem()
+    drawn = torch.rand(2, 60, generator=generator(), dtype=torch.float64)
+    first, second = drawn / drawn.sum(1, keepdim=True)
+    likelihood, penalties = torch.stack([first, second, first]), torch.tensor([1e-4, 0.05, 0.2])
+    for steps in (1, 20, 60):
+        together = fit_sparse_last_layers(features, labels, likelihood, penalties, steps=steps)
+        for k in range(3):
+            alone = fit_sparse_last_layers(
+                features, labels, likelihood[k], float(penalties[k]), steps=steps
+            )
+            torch.testing.assert_close(together[k], alone[0], rtol=0, atol=1e-7)
+
+
+def test_the_first_step_has_the_length_of_the_curvature():
+    # From zero: 2 / (largest eigenvalue of X^T D X), then the threshold.
+    features, labels = problem()
+    layer = fit_sparse_last_layers(features, labels, uniform(60), 0.01, steps=1)[0]
+    x = torch.cat([features, torch.ones(60, 1)], 1)
+    step = 2 / torch.linalg.eigvalsh(x.T @ x / 60)[-1]
+    downhill = step * x.T @ (torch.nn.functional.one_hot(labels) - 0.5).double() / 60
+    expected = downhill.sign() * (downhill.abs() - 0.01 * step).clamp_min(0)
+    torch.testing.assert_close(layer, expected, rtol=1e-3, atol=0)
+
+
+def test_by_default_the_steps_arrive():
+    features, labels = problem(dimension=30)
+    layers = fit_sparse_last_layers(features, labels, uniform(60), 0.01)
+    assert optimality_gap(features, labels, uniform(60), 0.01, layers) < 1e-9
+
+
 def test_a_penalty_above_the_gradient_at_zero_leaves_nothing():
     features, labels = problem()
     residual = 0.5 - torch.nn.functional.one_hot(labels).double()
@@ -115,6 +147,7 @@ def test_every_sample_of_a_group_is_drawn_equally_often():
         (math.nan, "penalty is nan"),
         (math.inf, "penalty is inf"),
         (torch.tensor([0.1, -1.0]), r"penalty is \[0.1"),
+        (torch.tensor([0.1, math.inf]), r"penalty is \[0.1"),
         (torch.tensor([]), r"penalty is \[\]"),
         (torch.ones(3), "penalty has 3 and likelihood 2 configurations"),
     ],

@@ -124,6 +124,11 @@ def test_the_same_generator_gives_the_same_bits():
     assert all(map(torch.equal, parameters(first), parameters(second)))
 
 
+def test_training_normalises_by_the_batch_however_the_network_comes():
+    first, second = train(network(normalised=True)), train(network(normalised=True).eval())
+    assert all(map(torch.equal, parameters(first), parameters(second)))
+
+
 def test_a_strong_prior_holds_the_network_at_its_centre():
     module, other = network(), network(seed=5)
     settings = {"precision": 1e4, "rate": 1e-5, "steps": 500, "momentum": 0.0}

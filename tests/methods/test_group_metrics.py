@@ -142,6 +142,11 @@ def test_the_correction_takes_away_bias_and_not_all_of_it():
     assert plain < corrected < 0.8
 
 
+def test_the_correction_takes_the_bias_off_once():
+    # Two fair coins, one toss each: the smaller is 1/4 on average.
+    assert corrected_minimum([0.5, 0.5], [1, 1]) == pytest.approx(2 * 0.5 - 0.25)
+
+
 def test_the_correction_adds_too_much_where_one_group_is_the_worst():
     from itertools import product
 

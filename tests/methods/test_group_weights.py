@@ -86,12 +86,16 @@ def test_the_effective_size_of_equal_weights_is_their_number():
 
 
 @given(SIZES, st.floats(0, 10), st.floats(0, 3))
-def test_what_the_loss_weighs_lies_between_data_and_context(sizes, strength, exponent):
+def test_the_loss_weighs_by_data_and_strength_times_context(sizes, strength, exponent):
     counts = torch.tensor(sizes)
     found = shares_of_loss(counts, exponent, strength)
-    ends = torch.stack([group_shares(counts, 0.0), group_shares(counts, exponent)])
-    assert abs(found.sum() - 1) < 1e-9
-    assert (found >= ends.amin(0) - 1e-12).all() and (found <= ends.amax(0) + 1e-12).all()
+    expected = group_shares(counts, 0.0) + strength * group_shares(counts, exponent)
+    torch.testing.assert_close(found, expected / expected.sum())
+
+
+def test_the_effective_size_does_not_depend_on_the_scale():
+    # The squares overflow in single precision.
+    assert effective_sample_size(torch.tensor([1e30, 1e30, 0.0])) == pytest.approx(2)
 
 
 def test_a_group_without_samples_is_named():
@@ -122,6 +126,9 @@ def test_weights_that_underflow_tell_the_effective_size():
     group_shares(counts, 100)
     with pytest.raises(ValueError, match=r"effective sample size is 182.0 of 19867"):
         group_shares(counts, 500)
+    # A group may have a share that is a number, and its samples weights that are not.
+    with pytest.raises(ValueError, match="a weight underflows"):
+        group_shares(torch.tensor([1, 10**6]), 54.6)
     # In single precision that is sooner.
     groups = torch.arange(4).repeat_interleave(counts)
     assert (group_weights(groups, 26, torch.float64) > 0).all()

@@ -296,6 +296,7 @@ def test_bytes_grow_in_proportion_to_the_configurations(route):
         ((*SAMPLES, 2 * UNIFORM), {}, "likelihood has sums from 2"),
         ((*SAMPLES, 1.01 * UNIFORM), {}, "likelihood has sums from 1.01"),
         ((*SAMPLES, UNIFORM, -UNIFORM), {}, "context has sums from -1"),
+        ((*SAMPLES, UNIFORM * torch.tensor([-1.0, 3] + 6 * [1])), {}, "a least weight of -0.125"),
         ((*SAMPLES, UNIFORM, UNIFORM), {"radius": -0.1}, "radius is -0.1"),
         ((*SAMPLES, UNIFORM, UNIFORM), {"strength": math.inf}, "strength is inf"),
         ((*SAMPLES, UNIFORM), {"rate": torch.tensor([0.1, math.nan])}, "rate holds"),
