@@ -67,15 +67,15 @@ def test_a_lesson_comes_last_in_every_list_of_its_paper(book):
 
 
 def test_a_planned_paper_gets_its_page_its_card_and_its_section(book):
-    assert main(["new", "group_aware_priors/1_posterior", *TEXT]) == 0
-    assert sections(book, "group_aware_priors") == ["chapters/group_aware_priors/1_posterior"]
+    assert main(["new", "jailbreaking/1_supports", *TEXT]) == 0
+    assert sections(book, "jailbreaking") == ["chapters/jailbreaking/1_supports"]
     cards = {card["chapter"]: card for card in yaml_of(book.book / "intro.md", "chapters")}
-    assert "planned" not in cards["group_aware_priors"] and "planned" in cards["jailbreaking"]
-    assert "(chapters/group_aware_priors/index.md)" in (book.book / "teach.md").read_text()
-    index = book.book / "chapters" / "group_aware_priors" / "index.md"
-    assert [each["lesson"] for each in yaml_of(index, "lessons")] == ["1_posterior"]
-    assert main(["new", "group_aware_priors/2_priors", *TEXT]) == 0
-    assert len(sections(book, "group_aware_priors")) == len(yaml_of(index, "lessons")) == 2
+    assert "planned" not in cards["jailbreaking"] and "planned" in cards["galaxy_distillation"]
+    assert "(chapters/jailbreaking/index.md)" in (book.book / "teach.md").read_text()
+    index = book.book / "chapters" / "jailbreaking" / "index.md"
+    assert [each["lesson"] for each in yaml_of(index, "lessons")] == ["1_supports"]
+    assert main(["new", "jailbreaking/2_simplex", *TEXT]) == 0
+    assert len(sections(book, "jailbreaking")) == len(yaml_of(index, "lessons")) == 2
 
 
 def test_a_paper_that_nobody_planned_gets_a_card(book):
