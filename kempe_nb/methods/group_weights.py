@@ -119,6 +119,32 @@ def group_weights(
     return weights[groups]
 
 
+def group_folds(groups: torch.Tensor, folds: int) -> torch.Tensor:
+    """Return the fold of each sample, 0 to `folds` - 1, int64 [N]: each group is dealt out in turn.
+
+    Within a group the order is kept, and its folds differ by one sample at most. Each group begins
+    with fold 0, so a group with fewer samples than folds is in the first ones only.
+
+    Parameters
+    ----------
+    groups : int64 [N]
+        Every group from 0 to the largest has a sample.
+    folds : int
+        From 2 on.
+
+    Raises
+    ------
+    ValueError
+        As `group_counts`, and for fewer folds.
+    """
+    counts = group_counts(groups)
+    checked_integer(folds, "folds", 2)
+    found = torch.zeros_like(groups)
+    for group, count in enumerate(counts.tolist()):
+        found[groups == group] = torch.arange(count, device=groups.device) % folds
+    return found
+
+
 def effective_sample_size(weights: torch.Tensor) -> float:
     """Return (sum w)^2 / sum w^2 of weights [N] (Kish): N if all are equal, 1 if one has all."""
     common_device(weights=weights)
