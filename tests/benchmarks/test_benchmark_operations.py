@@ -24,7 +24,9 @@ def test_an_operation_is_declared_whole(name):
     operation = operations.load(name)
     assert operation.name == name
     names = [implementation.name for implementation in operation.implementations]
-    assert len(names) == len(set(names)) and names[0] == "kempe_nb definition"
+    assert len(names) == len(set(names))
+    # A method may be defined by what a user would write.
+    assert name not in DECLARED or names[0] == "kempe_nb definition"
     ours = [each for each in operation.implementations if each.name.startswith("kempe_nb")]
     if declared := DECLARED.get(name):
         assert len(ours) >= len(declared.implementations)

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from kempe_nb.methods.group_weights import (
     effective_sample_size,
     group_counts,
+    group_folds,
     group_shares,
     group_weights,
     shares_of_loss,
@@ -72,6 +73,23 @@ def test_the_order_of_samples_does_not_matter(sizes, random):
     random.shuffle(order)
     weights = group_weights(groups, 2.0)
     assert torch.equal(group_weights(groups[order], 2.0), weights[order])
+
+
+@given(SIZES, st.integers(2, 5), st.randoms())
+def test_folds_share_out_each_group_evenly_in_its_order(sizes, folds, random):
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    random.shuffle(groups)
+    groups = torch.tensor(groups)
+    found = group_folds(groups, folds)
+    for group, size in enumerate(sizes):
+        assert found[groups == group].tolist() == [each % folds for each in range(size)]
+
+
+def test_a_single_fold_and_groups_without_samples_are_refused():
+    with pytest.raises(ValueError, match="folds is 1"):
+        group_folds(torch.tensor([0, 1]), 1)
+    with pytest.raises(ValueError, match="no samples of group 0"):
+        group_folds(torch.tensor([1, 1]), 2)
 
 
 @given(SIZES, st.floats(0, 6))
