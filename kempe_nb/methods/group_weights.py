@@ -128,17 +128,23 @@ def group_folds(groups: torch.Tensor, folds: int) -> torch.Tensor:
     Parameters
     ----------
     groups : int64 [N]
-        Every group from 0 to the largest has a sample.
+        Every group from 0 to the largest has at least two samples, so that it is still there when a
+        fold is left out.
     folds : int
         From 2 on.
 
     Raises
     ------
     ValueError
-        As `group_counts`, and for fewer folds.
+        As `group_counts`, for a group with one sample, which is named, and for fewer folds.
     """
     counts = group_counts(groups)
     checked_integer(folds, "folds", 2)
+    if counts.min() < 2:
+        raise ValueError(
+            f"groups: group {int(counts.argmin())} has one sample; accepted are at least two, so "
+            "that every group is there when a fold is left out"
+        )
     found = torch.zeros_like(groups)
     for group, count in enumerate(counts.tolist()):
         found[groups == group] = torch.arange(count, device=groups.device) % folds

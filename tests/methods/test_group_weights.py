@@ -75,7 +75,7 @@ def test_the_order_of_samples_does_not_matter(sizes, random):
     assert torch.equal(group_weights(groups[order], 2.0), weights[order])
 
 
-@given(SIZES, st.integers(2, 5), st.randoms())
+@given(st.lists(st.integers(2, 20), min_size=1, max_size=5), st.integers(2, 5), st.randoms())
 def test_folds_share_out_each_group_evenly_in_its_order(sizes, folds, random):
     groups = [group for group, size in enumerate(sizes) for _ in range(size)]
     random.shuffle(groups)
@@ -83,11 +83,15 @@ def test_folds_share_out_each_group_evenly_in_its_order(sizes, folds, random):
     found = group_folds(groups, folds)
     for group, size in enumerate(sizes):
         assert found[groups == group].tolist() == [each % folds for each in range(size)]
+    for fold in range(folds):
+        assert set(groups[found != fold].tolist()) == set(range(len(sizes)))
 
 
 def test_a_single_fold_and_groups_without_samples_are_refused():
     with pytest.raises(ValueError, match="folds is 1"):
-        group_folds(torch.tensor([0, 1]), 1)
+        group_folds(torch.tensor([0, 0]), 1)
+    with pytest.raises(ValueError, match="group 1 has one sample"):
+        group_folds(torch.tensor([0, 1, 0]), 2)
     with pytest.raises(ValueError, match="no samples of group 0"):
         group_folds(torch.tensor([1, 1]), 2)
 
