@@ -1,7 +1,7 @@
 """Compiled code for CPUs in Numba, under the names of the operations; imported only where it runs.
 
-It knows nothing of autograd: the operations do. `compiled` is the one decorator. No fast
-mathematics: each operation rounds as IEEE 754 says, so results depend neither on the processor nor
+It knows nothing of autograd: the operations do. `compiled` is the decorator, and
+`inlined` for what loops call. No fast mathematics: each operation rounds as IEEE 754 says, so results depend neither on the processor nor
 on the number of threads.
 """
 
@@ -25,13 +25,27 @@ def compiled(function: Callable) -> Callable:
     What was compiled is kept for the next process in a folder of this version of all kernels. Numba
     would not see that a function which is called stands in another file that has changed.
     """
+    return _compiled(function)
+
+
+def inlined(function: Callable) -> Callable:
+    """Compile a function as `compiled` does, and put its code into every function that calls it.
+
+    A loop that calls is not made of vector instructions, and the compiler by itself leaves a long
+    function where it is.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Callable, **options: bool) -> Callable:
+    options |= {"nogil": True, "error_model": "numpy"}
     before = numba.config.CACHE_DIR
     try:
         numba.config.CACHE_DIR = before or str(_folder())
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:
         # Nothing can be kept here: the home is read-only, or there is none.
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        return numba.njit(**options)(function)
     finally:
         numba.config.CACHE_DIR = before
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import extending, types
 
 from kempe_nb.kernels import elementary, philox
-from kempe_nb.kernels.numba import compiled
+from kempe_nb.kernels.numba import inlined
 
 LN2_HIGH, LN2_LOW = elementary.LN2_HIGH, elementary.LN2_LOW
 INVERSE_LN2, SQRT2 = elementary.INVERSE_LN2, elementary.SQRT2
@@ -17,9 +17,12 @@ LARGEST_EXPONENT = elementary.LARGEST_EXPONENT
 EXP_STEPS = tuple(1.0 / n for n in range(elementary.EXP_TERMS, 0, -1))
 ATANH_STEPS = tuple(1.0 / (2 * n + 1) for n in range(elementary.ATANH_TERMS, 0, -1))
 
-ROUNDS = philox.ROUNDS
 MULTIPLIERS = philox._MULTIPLIERS
-KEY_STEPS = tuple(np.uint64(step) for step in philox._KEY_STEPS)
+#: What is added to the two words of the key in each round, modulo 2**32.
+STEPS = tuple(
+    tuple(np.uint64(n * step % philox.WORD) for step in philox._KEY_STEPS)
+    for n in range(philox.ROUNDS)
+)
 LOW, HALF, ELEVEN = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(11)
 
 
@@ -40,7 +43,7 @@ bits_of = _cast(types.float64, types.int64)
 float_of = _cast(types.int64, types.float64)
 
 
-@compiled
+@inlined
 def exp_minus(x):
     """Return e^-x for x >= 0; zero above `LARGEST_EXPONENT`."""
     kept = min(x, LARGEST_EXPONENT)
@@ -53,7 +56,7 @@ def exp_minus(x):
     return 0.0 if x > LARGEST_EXPONENT else value
 
 
-@compiled
+@inlined
 def log(x):
     """Return the natural logarithm of a normal positive number."""
     bits = bits_of(x)
@@ -70,19 +73,19 @@ def log(x):
     return exponent * LN2_HIGH + (2.0 * ratio + low)
 
 
-@compiled
+@inlined
 def block_words(index, stream, last, k0, k1):
     """Return the four words of block `index`, all uint64; `last` is the fourth of the counter."""
     c0, c1, c2, c3 = index & LOW, index >> HALF, stream & LOW, last & LOW
-    for _ in range(ROUNDS):
+    for steps in STEPS:
         left, right = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c2 = (right >> HALF) ^ c1 ^ k0, (left >> HALF) ^ c3 ^ k1
+        own, other = (k0 + steps[0]) & LOW, (k1 + steps[1]) & LOW
+        c0, c2 = (right >> HALF) ^ c1 ^ own, (left >> HALF) ^ c3 ^ other
         c1, c3 = right & LOW, left & LOW
-        k0, k1 = (k0 + KEY_STEPS[0]) & LOW, (k1 + KEY_STEPS[1]) & LOW
     return c0, c1, c2, c3
 
 
-@compiled
+@inlined
 def uniform_53(low, high):
     """Return a number in [0, 1) from the upper 53 bits of two words."""
     return np.float64(np.int64(((high << HALF) | low) >> ELEVEN)) * 2.0**-53

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from kempe_nb.kernels import normal_gamma as definition
-from kempe_nb.kernels.numba import compiled
+from kempe_nb.kernels.numba import compiled, inlined
 from kempe_nb.kernels.numba.exact import block_words, log, uniform_53
 
 TWO_PI, SQUEEZE, ATTEMPTS = definition.TWO_PI, definition.SQUEEZE, definition.ATTEMPTS
@@ -14,7 +14,7 @@ SINE_STEPS = tuple(1.0 / ((2 * n) * (2 * n + 1)) for n in TURNS)
 COSINE_STEPS = tuple(1.0 / ((2 * n - 1) * (2 * n)) for n in TURNS)
 
 
-@compiled
+@inlined
 def normal_pair(w0, w1, w2, w3):
     """Return two independent standard normal numbers for the four words of a block."""
     radius = math.sqrt(-2.0 * log(1.0 - uniform_53(w0, w1)))
@@ -34,20 +34,21 @@ def normal_pair(w0, w1, w2, w3):
     return across * (sine if odd else cosine), up * (cosine if odd else sine)
 
 
-@compiled
+@inlined
 def propose(x, u, d, c):
     """Return (1 + c x)^3 for a normal number, or 0 where a uniform does not accept it."""
     root = 1.0 + c * x
-    if not root > 0:
-        return 0.0
+    inside = root > 0.0
+    root = root if inside else 1.0
     cube = root * root * root
     square = x * x
-    if u < 1.0 - SQUEEZE * (square * square):
-        return cube
-    return cube if log(u) < 0.5 * square + d * ((1.0 - cube) + log(cube)) else 0.0
+    # Without a branch, which would keep a loop from being vector code.
+    early = u < 1.0 - SQUEEZE * (square * square)
+    late = log(u) < 0.5 * square + d * ((1.0 - cube) + log(cube))
+    return cube if inside & (early | late) else 0.0
 
 
-@compiled
+@inlined
 def attempt(number, index, stream, last, k0, k1):
     """Return two normal numbers and two uniforms in (0, 1] for an attempt at a gamma pair."""
     first = last + np.uint64(2) * np.uint64(number)

@@ -12,7 +12,8 @@ from kempe_nb.kernels.numba.exact import block_words, exp_minus, log, uniform_53
 from kempe_nb.kernels.numba.normal_gamma import attempt, later_attempts, normal_pair, propose
 from kempe_nb.kernels.philox import Purpose, last_word, split_words
 
-#: Draws of a block, and the fewest that a thread takes.
+#: Draws of a block, and the fewest that a thread takes. A row of a larger array in place of an array
+#: of its own would cost the vector instructions.
 LANES, GRAIN = 256, 4096
 #: Below every logit.
 LOWEST = -(2.0**60)
@@ -52,15 +53,12 @@ def _in_threads(run, law, tally, draw) -> np.ndarray:
 @compiled
 def _dirichlet(start, stop, place, shapes, boosted, tilt, rule, sums):
     offset, stream, k0, k1 = place
-    ones, others, shifts, masses = np.empty((4, LANES))
-    numbers = np.empty((4, LANES))
+    ones, others = np.empty(LANES), np.empty(LANES)
+    shifts, masses = np.empty(LANES), np.empty(LANES)
     for first in range(start, stop, LANES):
         count = min(LANES, stop - first)
         base = np.uint64(first) + offset
-        _first_attempts(base, stream, k0, k1, numbers)
-        for j in range(LANES):
-            ones[j] = propose(numbers[0, j], numbers[2, j], shapes[0, 0], shapes[0, 1])
-            others[j] = propose(numbers[1, j], numbers[3, j], shapes[1, 0], shapes[1, 1])
+        _first_attempts(base, stream, k0, k1, shapes, ones, others)
         for j in range(count):
             if ones[j] == 0.0 or others[j] == 0.0:
                 ones[j], others[j] = later_attempts(
@@ -80,11 +78,13 @@ def _dirichlet(start, stop, place, shapes, boosted, tilt, rule, sums):
 
 
 @compiled
-def _first_attempts(base, stream, k0, k1, numbers):
-    """Write two normal numbers and two uniforms for each lane."""
+def _first_attempts(base, stream, k0, k1, shapes, ones, others):
+    """Write the cube of each lane and side, or 0 where it was not accepted."""
+    d, c, other_d, other_c = shapes[0, 0], shapes[0, 1], shapes[1, 0], shapes[1, 1]
     for j in range(LANES):
-        found = attempt(1, base + np.uint64(j), stream, LAST, k0, k1)
-        numbers[0, j], numbers[1, j], numbers[2, j], numbers[3, j] = found
+        x, y, u, v = attempt(1, base + np.uint64(j), stream, LAST, k0, k1)
+        ones[j] = propose(x, u, d, c)
+        others[j] = propose(y, v, other_d, other_c)
 
 
 @compiled
@@ -111,35 +111,37 @@ def _scale(ones, others, shifts):
 def _logistic_normal(start, stop, place, law, rule, sums):
     offset, stream, k0, k1 = place
     size = law.shape[1]
-    tops, owns, wholes, masses = np.empty((4, LANES))
-    normals = np.empty((2, LANES))
+    tops, owns = np.empty(LANES), np.empty(LANES)
+    wholes, masses = np.empty(LANES), np.empty(LANES)
+    normals, others = np.empty(LANES), np.empty(LANES)
     for first in range(start, stop, LANES):
         base = np.uint64(first) + offset
         tops[:] = LOWEST
         owns[:] = 0.0
         wholes[:] = 0.0
         for pair in range((size + 1) // 2):
-            _normals(base, stream, LAST + np.uint64(pair), k0, k1, normals)
-            for side in range(min(2, size - 2 * pair)):
-                mean, scale, harmful = law[:, 2 * pair + side]
-                _add_logits(normals, side, mean, scale, harmful, tops, owns, wholes)
+            _normals(base, stream, LAST + np.uint64(pair), k0, k1, normals, others)
+            _add_logits(normals, law, 2 * pair, tops, owns, wholes)
+            if 2 * pair + 1 < size:
+                _add_logits(others, law, 2 * pair + 1, tops, owns, wholes)
         for j in range(LANES):
             masses[j] = owns[j] / wholes[j]
         _add(masses, min(LANES, stop - first), rule, sums)
 
 
 @compiled
-def _normals(base, stream, last, k0, k1, normals):
+def _normals(base, stream, last, k0, k1, normals, others):
     for j in range(LANES):
         w0, w1, w2, w3 = block_words(base + np.uint64(j), stream, last, k0, k1)
-        normals[0, j], normals[1, j] = normal_pair(w0, w1, w2, w3)
+        normals[j], others[j] = normal_pair(w0, w1, w2, w3)
 
 
 @compiled
-def _add_logits(normals, side, mean, scale, harmful, tops, owns, wholes):
-    """Add e^logit to the sums of each lane, which are relative to its largest logit."""
+def _add_logits(normals, law, i, tops, owns, wholes):
+    """Add e^logit of number i to the sums of each lane, relative to its largest logit."""
+    mean, scale, harmful = law[0, i], law[1, i], law[2, i]
     for j in range(LANES):
-        logit = mean + scale * normals[side, j]
+        logit = mean + scale * normals[j]
         gap = logit - tops[j]
         factor = exp_minus(abs(gap))
         kept, added = (factor, 1.0) if gap > 0.0 else (1.0, factor)
@@ -152,16 +154,42 @@ def _add_logits(normals, side, mean, scale, harmful, tops, owns, wholes):
 def _add(masses, count, rule, sums):
     """Add the events of `count` draws, and their weights, to the sums."""
     thresholds, logs, tilted, below, constants = rule
-    whole, near, far, scale = constants
-    for j in range(count):
-        log_mass = log((1.0 - masses[j]) * near + masses[j] * far) if tilted else 0.0
-        # The events come first in the order of the thresholds.
+    if not tilted:
         for k in range(len(thresholds)):
-            if masses[j] < thresholds[k] if not below else masses[j] >= thresholds[k]:
-                break
-            if tilted:
-                weight = exp_minus(max(whole * (logs[k] - log_mass), 0.0))
-                sums[0, k] += np.int64(np.floor(weight * scale + 0.5))
-                sums[1, k] += np.int64(np.floor(weight * weight * scale + 0.5))
-            else:
-                sums[0, k] += 1
+            found = _events(masses, count, thresholds[k])
+            sums[0, k] += count - found if below else found
+        return
+    log_masses = np.empty(LANES)
+    _write_logs(masses, constants[1], constants[2], log_masses)
+    for k in range(len(thresholds)):
+        one, two = _weights(masses, count, thresholds[k], below, logs[k], log_masses, constants)
+        sums[0, k] += one
+        sums[1, k] += two
+
+
+@compiled
+def _events(masses, count, threshold):
+    found = 0
+    for j in range(count):
+        found += 1 if masses[j] >= threshold else 0
+    return found
+
+
+@compiled
+def _write_logs(masses, near, far, log_masses):
+    for j in range(LANES):
+        log_masses[j] = log((1.0 - masses[j]) * near + masses[j] * far)
+
+
+@compiled
+def _weights(masses, count, threshold, below, log_weight, log_masses, constants):
+    """Return the sums of the weights and of their squares over the events, in units of 2^-q."""
+    whole, scale = constants[0], constants[3]
+    one, two = 0, 0
+    for j in range(count):
+        weight = exp_minus(max(whole * (log_weight - log_masses[j]), 0.0))
+        # What is no event may have any weight.
+        weight = weight if (masses[j] >= threshold) != below else 0.0
+        one += np.int64(np.floor(weight * scale + 0.5))
+        two += np.int64(np.floor(weight * weight * scale + 0.5))
+    return one, two
