@@ -103,9 +103,7 @@ class DirichletLaw:
     safe: float
 
     def __post_init__(self):
-        keep_checked(
-            self, harmful=_sum(self.harmful, "harmful"), safe=_sum(self.safe, "safe")
-        )
+        keep_checked(self, harmful=_sum(self.harmful, "harmful"), safe=_sum(self.safe, "safe"))
 
     def centring_tilt(self, threshold: float) -> float:
         """Return h with which the mean harmful number and the mean safe one have s = threshold.
@@ -287,7 +285,7 @@ class Tally:
         """Return the tally of a law; of thresholds from 0 to 1 nothing needs to be drawn."""
         inner = np.sort(thresholds[(thresholds > 0) & (thresholds < 1)])
         tilted, below = tilt != 0, tilt < 0
-        ordered = np.ascontiguousarray(inner[::-1]) if below else inner
+        ordered = inner[::-1].copy() if below else inner
         if not tilted:
             nothing = np.zeros(len(ordered))
             return cls(ordered, nothing, False, False, np.ones(4), nothing, draws)

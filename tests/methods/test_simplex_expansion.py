@@ -55,7 +55,9 @@ def test_at_the_threshold_keeping_proportions_reaches_the_zone(name, seed):
 def test_in_the_interior_an_even_step_reaches_the_zone_in_l2():
     start, step = np.full(8, 1 / 8), 0.01
     end = start + np.concatenate([np.full(3, step / 3), np.full(5, -step / 5)])
-    t = lowered_threshold(end[:3].sum(), math.hypot(*(end - start)), "l2", harmful=3, explanations=8)
+    t = lowered_threshold(
+        end[:3].sum(), math.hypot(*(end - start)), "l2", harmful=3, explanations=8
+    )
     assert t == pytest.approx(3 / 8, rel=1e-12)
 
 

@@ -190,7 +190,9 @@ def test_draws_from_the_simplex_are_made_in_float64_alone(compiled, name, capabi
     found = compiled(name, capability)
     assert not found.count(r"\.f32\b")
     for value in (2 * math.pi, 1 / 6, 1 / 210):
-        spelt = {f"0d{each.hex().upper()}" for each in map(struct.Struct(">d").pack, (value, -value))}
+        spelt = {
+            f"0d{each.hex().upper()}" for each in map(struct.Struct(">d").pack, (value, -value))
+        }
         assert spelt & constants(found), value
 
 
