@@ -11,8 +11,8 @@ for many t at once from the same draws, which are never stored. Two laws of x:
 
 * *Dirichlet*. By aggregation s = G_h / (G_h + G_s) with two gamma numbers whose shapes A_h and A_s
   are the sums of the parameters of each side. So a draw takes two numbers whatever n is.
-* *Logistic normal*. x = softmax(z) with z_i = mu_i + sigma_i N_i. A draw takes n numbers; the sums of
-  e^z are held relative to the largest z so far, and z itself is never stored.
+* *Logistic normal*. x = softmax(z) with z_i = mu_i + sigma_i N_i. A draw takes n numbers; the sums
+  of e^z are held relative to the largest z so far, and z itself is never stored.
 
 Rare events. The plain share of 1e6 draws says nothing of a probability of 1e-8. A Dirichlet law is
 therefore drawn with a *tilt* h: the harmful gamma number is multiplied by e^h. Its law then has the
@@ -28,9 +28,9 @@ weights so unequal that the standard error cannot be trusted.
 
 Same bits everywhere. Draw i of a seed uses the blocks (index i, stream, purpose, ...) of
 `kempe_nb.kernels.philox` and the arithmetic of `kempe_nb.kernels.normal_gamma`. Events are counted;
-weights relative to w(t) and their squares are added as integers in units of 2^-q, with q as large as
-the number of draws allows. Sums of integers depend neither on the order nor on other thresholds.
-Two laws that are drawn with one seed and stream share their random numbers.
+weights relative to w(t) and their squares are added as integers in units of 2^-q, with q as large
+as the number of draws allows. Sums of integers depend neither on the order of the draws nor on the
+other thresholds. Two laws that are drawn with one seed and stream share their random numbers.
 
 When not to use it: for a Dirichlet law alone `scipy.stats.beta.sf` is exact and takes no time. The
 operation is for logistic-normal laws, and Dirichlet ones show that it is right.

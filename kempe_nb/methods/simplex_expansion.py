@@ -12,8 +12,8 @@ it is a zone of the same kind, {s >= t} with a lower threshold t:
   JSD((t, 1 - t), (p, 1 - p)) = epsilon.
 
 For `l2` it is one in the interior alone. A step that spreads the mass d evenly over the harmful
-side, and takes it evenly from the safe one, has the length d sqrt(1/n_h + 1/n_s), and no shorter one
-moves as much. Near the boundary there may be nothing to take.
+side, and takes it evenly from the safe one, has the length d sqrt(1/n_h + 1/n_s), and no shorter
+one moves as much. Near the boundary there may be nothing to take.
 """
 
 import math
@@ -41,8 +41,8 @@ def lowered_threshold(
 ) -> float:
     """Return t such that the points within epsilon of {s >= p} are those with s >= t.
 
-    For `l2` t ignores the boundary of the simplex: {s >= t} holds all these points and maybe others,
-    so its probability is an upper bound.
+    For `l2` t ignores the boundary of the simplex: {s >= t} holds all these points and maybe
+    others, so its probability is an upper bound.
 
     Parameters
     ----------

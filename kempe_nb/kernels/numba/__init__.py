@@ -1,8 +1,8 @@
 """Compiled code for CPUs in Numba, under the names of the operations; imported only where it runs.
 
-It knows nothing of autograd: the operations do. `compiled` is the decorator, and
-`inlined` for what loops call. No fast mathematics: each operation rounds as IEEE 754 says, so results depend neither on the processor nor
-on the number of threads.
+It knows nothing of autograd: the operations do. `compiled` is the decorator, and `inlined` for what
+a loop calls. No fast mathematics: each operation rounds as IEEE 754 says, so results depend neither
+on the processor nor on the number of threads.
 """
 
 import hashlib

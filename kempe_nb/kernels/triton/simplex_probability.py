@@ -52,10 +52,7 @@ def add(
     reached = tl.max(inside.to(tl.int32))
     while (reached > 0) & (k < count):
         threshold = tl.load(thresholds + k)
-        if BELOW:
-            event = inside & (mass < threshold)
-        else:
-            event = inside & (mass >= threshold)
+        event = inside & (mass < threshold if BELOW else mass >= threshold)
         if TILTED:
             weight = exp_minus(tl.maximum(whole * (tl.load(logs + k) - log_mass), 0.0))
             weight = tl.where(event, weight, 0.0)

@@ -149,7 +149,7 @@ def test_a_tilt_to_the_safe_side_finds_the_rare_complement(name):
 @pytest.mark.parametrize("tilt", [-2.0, -0.3, 0.1, 0.7, 2.5])
 @each_law
 def test_every_tilt_has_the_same_expectation(name, tilt):
-    """A weight that is slightly wrong, with e^h for e^-h or A_h for A_h + A_s, is off by far more."""
+    """A weight with e^h for e^-h, or with A_h for A_h + A_s, is off by far more."""
     law, thresholds = LAWS[name]
     if law.harmful * abs(tilt) > 100 or law.safe * abs(tilt) > 1e5:
         tilt *= 0.01
@@ -338,7 +338,7 @@ def test_memory_depends_neither_on_draws_nor_on_explanations(kind):
 
     peak(10, 4)
     one = peak(philox.CHUNK, 4)
-    # 60 numbers for each draw in flight; those of four chunks, or of 40 explanations, would be more.
+    # 60 numbers for each draw in flight; four chunks or 40 explanations would have more.
     assert one < 60 * 8 * philox.CHUNK
     assert peak(4 * philox.CHUNK, 4) < 1.2 * one
     assert peak(philox.CHUNK, 40) < 1.2 * one
