@@ -8,8 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DirichletLaw": "kempe_nb.kernels.simplex_probability",
-    "LogisticNormalLaw": "kempe_nb.kernels.simplex_probability",
+    "DirichletLaw": "kempe_nb.kernels.simplex_laws",
+    "LogisticNormalLaw": "kempe_nb.kernels.simplex_laws",
     "Traffic": "kempe_nb.traffic",
     "ZipfLaw": "kempe_nb.kernels.zipf",
     "class_moments": "kempe_nb.kernels.class_moments",

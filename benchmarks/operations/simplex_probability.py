@@ -10,6 +10,7 @@ from benchmarks.peers import simplex_draws as peers
 from benchmarks.registry import Case, Implementation, Operation, Sizes, ours, within_five_errors
 from kempe_nb import dispatch
 from kempe_nb.kernels import simplex_probability as module
+from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
 
 #: The Dirichlet parameter of each explanation, of which one in eight is harmful.
 ALPHA, SHARE = 0.5, 8
@@ -59,7 +60,7 @@ def _thresholds(sizes: Sizes) -> np.ndarray:
 
 def _tilt(sizes: Sizes) -> float:
     _, own, other = _law(sizes)
-    return module.DirichletLaw(own, other).centring_tilt(_thresholds(sizes)[0])
+    return DirichletLaw(own, other).centring_tilt(_thresholds(sizes)[0])
 
 
 def minimum_bytes(sizes: Sizes, dtype: str) -> int:
@@ -120,9 +121,9 @@ def _plain(explanations: int) -> np.ndarray:
 def _ours(impl: str):
     def prepare(sizes: Sizes, dtype: str, device: str):
         harmful, own, other = _law(sizes)
-        law = module.DirichletLaw(own, other)
+        law = DirichletLaw(own, other)
         if sizes["normal"]:
-            law = module.LogisticNormalLaw(0.0, 1.0, np.arange(sizes["explanations"]) < harmful)
+            law = LogisticNormalLaw(0.0, 1.0, np.arange(sizes["explanations"]) < harmful)
         thresholds = torch.from_numpy(_thresholds(sizes)).to(device)
         tilt = _tilt(sizes) if sizes["tilted"] else 0.0
 

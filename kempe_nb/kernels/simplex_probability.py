@@ -49,17 +49,10 @@ from kempe_nb.checks import (
     checked_integer,
     checked_number,
     common_device,
-    keep_checked,
 )
 from kempe_nb.dispatch import Operation
 from kempe_nb.kernels import elementary
-from kempe_nb.kernels.normal_gamma import (
-    LARGEST_SHAPE,
-    SMALLEST_SHAPE,
-    GammaShape,
-    gamma_pair,
-    normal_pair,
-)
+from kempe_nb.kernels.normal_gamma import GammaShape, gamma_pair, normal_pair
 from kempe_nb.kernels.philox import (
     Purpose,
     check_end,
@@ -69,95 +62,14 @@ from kempe_nb.kernels.philox import (
     philox_4x32,
     split_words,
 )
+from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
 
 #: The largest number of draws.
 LARGEST_DRAWS = 2**40
-#: Explanations of a logistic-normal law: a counter has 24 bits for its pairs.
-LARGEST_SIMPLEX = 2**25
-#: The largest mean and scale of a logistic-normal law.
-LARGEST_LOGIT = 2.0**31
 #: The largest tilt in either direction; e^-h is a normal number.
 LARGEST_TILT = 500.0
 #: Below every logit.
 LOWEST = -(2.0**60)
-
-
-@dataclass(frozen=True)
-class DirichletLaw:
-    """A Dirichlet law of which only the harmful mass is wanted.
-
-    Attributes
-    ----------
-    harmful, safe : float
-        A_h and A_s. Given as vectors, the parameters of the explanations of each side, or as their
-        sums; a sum from 2**-31 to 2**31.
-
-    Raises
-    ------
-    ValueError
-        For no parameter, more than one axis, parameters that are not positive or not finite, and
-        sums out of range.
-    """
-
-    harmful: float
-    safe: float
-
-    def __post_init__(self):
-        keep_checked(self, harmful=_sum(self.harmful, "harmful"), safe=_sum(self.safe, "safe"))
-
-    def centring_tilt(self, threshold: float) -> float:
-        """Return h with which the mean harmful number and the mean safe one have s = threshold.
-
-        Raises
-        ------
-        ValueError
-            For a threshold that is not between 0 and 1.
-        """
-        low, accepted = math.nextafter(0.0, 1.0), "a number between 0 and 1"
-        t = checked_number(threshold, "threshold", low, 1.0, accepted)
-        return math.log(t) - math.log1p(-t) + math.log(self.safe) - math.log(self.harmful)
-
-
-@dataclass(frozen=True, eq=False)
-class LogisticNormalLaw:
-    """The law of softmax(z) with independent normal z, and which explanations are harmful.
-
-    Attributes
-    ----------
-    mean, scale : float64 [n]
-        mu and sigma >= 0, both at most 2**31 in size; a number stands for n equal ones.
-    harmful : bool [n]
-        At least one harmful and one safe explanation; n up to 2**25.
-
-    Raises
-    ------
-    TypeError
-        If `harmful` is not made of bool.
-    ValueError
-        For other shapes, numbers out of range, NaN, and if all or no explanations are harmful.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    harmful: np.ndarray
-
-    def __post_init__(self):
-        harmful = _array(self.harmful)
-        if harmful.dtype != bool:
-            raise TypeError(f"harmful is {harmful.dtype}; accepted is bool")
-        if harmful.ndim != 1 or harmful.size > LARGEST_SIMPLEX:
-            raise ValueError(f"harmful has shape {harmful.shape}; accepted is [n], n up to 2**25")
-        if not 0 < (marked := int(harmful.sum())) < harmful.size:
-            raise ValueError(
-                f"harmful marks {marked} of {harmful.size} explanations; accepted are at least one "
-                "that is harmful and one that is not"
-            )
-        keep_checked(
-            self,
-            harmful=harmful.copy(),
-            mean=_logits(self.mean, "mean", -LARGEST_LOGIT, harmful.size),
-            scale=_logits(self.scale, "scale", 0.0, harmful.size),
-        )
 
 
 class SimplexProbability(NamedTuple):
@@ -183,6 +95,10 @@ def simplex_probability(
     impl: str | None = None,
 ) -> SimplexProbability:
     """Estimate P(s >= t) for the harmful mass s of a random point of the simplex.
+
+    With t = p it is the probability of the harmful zone of *Mission Impossible* (Su, Kempe and
+    Ullrich, arXiv 2408.01420, definition 4.2), and with a lower t that of its expansion
+    (definition 4.4; see `kempe_nb.methods.simplex_expansion.lowered_threshold`).
 
     Parameters
     ----------
@@ -282,7 +198,7 @@ class Tally:
 
     @classmethod
     def of(cls, law, thresholds: np.ndarray, tilt: float, draws: int) -> "Tally":
-        """Return the tally of a law; of thresholds from 0 to 1 nothing needs to be drawn."""
+        """Return the tally of a law; thresholds up to 0 and from 1 on need no draws."""
         inner = np.sort(thresholds[(thresholds > 0) & (thresholds < 1)])
         tilted, below = tilt != 0, tilt < 0
         ordered = inner[::-1].copy() if below else inner
@@ -421,42 +337,3 @@ def _checked(law: object, thresholds: object, tilt: object) -> tuple[float, torc
     if tilt and not isinstance(law, DirichletLaw):
         raise ValueError(f"tilt is {tilt}; accepted is 0 for a LogisticNormalLaw")
     return tilt, device
-
-
-def _array(values: object) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-
-
-def _numbers(values: object, name: str) -> np.ndarray:
-    """Return numbers as float64 [n], or a single one as an array without axes."""
-    found = _array(values)
-    if found.dtype.kind not in "iuf":
-        raise ValueError(f"{name} is made of {found.dtype}; accepted are real numbers")
-    found = found.astype(np.float64)
-    if found.ndim > 1 or not found.size:
-        raise ValueError(f"{name} has shape {found.shape}; accepted is a number or a vector")
-    return found
-
-
-def _sum(values: object, name: str) -> float:
-    """Return the sum of the Dirichlet parameters of one side, right to the last bit."""
-    alphas = _numbers(values, name)
-    if not (np.isfinite(alphas) & (alphas > 0)).all():
-        wrong = alphas[~(np.isfinite(alphas) & (alphas > 0))]
-        raise ValueError(f"{name} holds {wrong[0]}; accepted are positive finite numbers")
-    total = math.fsum(alphas.reshape(-1))
-    if not SMALLEST_SHAPE <= total <= LARGEST_SHAPE:
-        raise ValueError(f"{name} sums to {total:g}; accepted is a sum from 2**-31 to 2**31")
-    return total
-
-
-def _logits(values: object, name: str, low: float, size: int) -> np.ndarray:
-    found = _numbers(values, name)
-    if found.ndim and len(found) != size:
-        raise ValueError(f"{name} has shape {found.shape}; accepted is [{size}], as harmful has")
-    fine = (found >= low) & (found <= LARGEST_LOGIT)
-    if not fine.all():
-        start = "0" if low == 0 else "-2**31"
-        wrong = found[~fine].reshape(-1)[0]
-        raise ValueError(f"{name} holds {wrong}; accepted are numbers from {start} to 2**31")
-    return np.ascontiguousarray(np.broadcast_to(found, (size,)))

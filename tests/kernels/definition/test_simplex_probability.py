@@ -13,12 +13,8 @@ from scipy import stats
 from kempe_nb import dispatch
 from kempe_nb.dispatch import ImplementationUnavailable
 from kempe_nb.kernels import philox
-from kempe_nb.kernels.simplex_probability import (
-    DirichletLaw,
-    LogisticNormalLaw,
-    minimum_bytes,
-    simplex_probability,
-)
+from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
+from kempe_nb.kernels.simplex_probability import minimum_bytes, simplex_probability
 
 #: Each estimate below is the mean over these seeds; fixed seeds make the tests exact.
 SEEDS = range(8)

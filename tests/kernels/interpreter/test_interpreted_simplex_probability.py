@@ -6,11 +6,8 @@ import torch
 from guard import guarded
 
 from kempe_nb.kernels import normal_gamma as definition
-from kempe_nb.kernels.simplex_probability import (
-    DirichletLaw,
-    LogisticNormalLaw,
-    simplex_probability,
-)
+from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
+from kempe_nb.kernels.simplex_probability import simplex_probability
 from kempe_nb.kernels.triton import normal_gamma, simplex_probability as device_code
 
 BLOCK, HEAD, TURNS = (*(device_code.CONFIG[key] for key in ("BLOCK", "HEAD")), device_code.TURNS)
