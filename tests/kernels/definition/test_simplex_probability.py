@@ -12,7 +12,8 @@ from scipy import stats
 
 from kempe_nb import dispatch
 from kempe_nb.dispatch import ImplementationUnavailable
-from kempe_nb.kernels import philox
+from kempe_nb.kernels import elementary, philox
+from kempe_nb.kernels.normal_gamma import GammaShape, gamma_pair
 from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
 from kempe_nb.kernels.simplex_probability import minimum_bytes, simplex_probability
 
@@ -273,6 +274,20 @@ def test_nothing_is_drawn_for_what_is_certain(kind):
     assert found.probability.tolist() == [1, 1, 0, 0]
     assert found.complement.tolist() == [0, 0, 1, 1]
     assert found.standard_error.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("tilt", [0.0, -0.8])
+def test_a_draw_at_the_threshold_reaches_it(tilt):
+    law, key, index = DirichletLaw(3, 2), philox.split_words(9), np.zeros(1, dtype=np.uint64)
+    shapes = GammaShape(law.harmful), GammaShape(law.safe)
+    (own, safe), _ = gamma_pair(*shapes, key, index, np.uint64(0), philox.Purpose.SIMPLEX)
+    own = own * elementary.exp_minus(np.array([-tilt]))
+    mass = (own / (own + safe)).item()
+    for t, reached in ((mass, True), (np.nextafter(mass, 1), False)):
+        found = estimate(law, (t,), 1, seed=9, tilt=tilt)
+        assert (found.complement.item() == 0) == reached
+    equal = LogisticNormalLaw(0.0, 0.0, [True, False])
+    assert estimate(equal, (0.5, np.nextafter(0.5, 1)), 1).probability.tolist() == [1, 0]
 
 
 @each_kind
