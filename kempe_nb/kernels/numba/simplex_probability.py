@@ -12,7 +12,7 @@ from kempe_nb.kernels.numba.exact import block_words, exp_minus, log, uniform_53
 from kempe_nb.kernels.numba.normal_gamma import attempt, later_attempts, normal_pair, propose
 from kempe_nb.kernels.philox import Purpose, last_word, split_words
 
-#: Draws of a block, and the fewest that a thread takes. Each number of a draw has an array of its
+#: Draws of a block, and the fewest pairs of numbers that a thread makes. Each number of a draw has an array of its
 #: own: rows of a larger array would cost the vector instructions.
 LANES, GRAIN = 256, 4096
 #: Below every logit.
@@ -25,17 +25,18 @@ def dirichlet(constants, tally, draw, device) -> np.ndarray:
     harmful, safe, tilt = constants
     shapes = np.array([harmful.constants, safe.constants])
     boosted = bool(shapes[:, 2].any())
-    return _in_threads(_dirichlet, (shapes, boosted, tilt), tally, draw)
+    return _in_threads(_dirichlet, (shapes, boosted, tilt), tally, draw, GRAIN)
 
 
 def logistic_normal(constants, tally, draw, device) -> np.ndarray:
     """Return the sums of a logistic-normal law, int64 [2, K]."""
     means, scales, harmful = constants
     law = np.stack([means, scales, harmful.astype(np.float64)])
-    return _in_threads(_logistic_normal, (law,), tally, draw)
+    grain = max(LANES, GRAIN // len(means))
+    return _in_threads(_logistic_normal, (law,), tally, draw, grain)
 
 
-def _in_threads(run, law, tally, draw) -> np.ndarray:
+def _in_threads(run, law, tally, draw, grain: int) -> np.ndarray:
     seed, offset, stream, draws = draw
     place = np.uint64(offset), np.uint64(stream), *split_words(seed)
     rule = tally.thresholds, tally.logs, tally.tilted, tally.below, tally.constants
@@ -46,7 +47,7 @@ def _in_threads(run, law, tally, draw) -> np.ndarray:
         run(start, stop, place, *law, rule, sums)
         found.append(sums)
 
-    in_threads(work, draws, GRAIN)
+    in_threads(work, draws, grain)
     return sum(found)
 
 

@@ -171,7 +171,6 @@ def test_the_centring_tilt_moves_the_mean_to_the_threshold():
     law = DirichletLaw(4_000, 12_384)
     h = law.centring_tilt(0.6)
     assert law.harmful * math.exp(h) / (law.harmful * math.exp(h) + law.safe) == pytest.approx(0.6)
-    # About half of the draws lie beyond it, and hardly any two percent farther.
     assert law.centring_tilt(law.harmful / (law.harmful + law.safe)) == pytest.approx(0, abs=1e-12)
 
 
