@@ -17,6 +17,8 @@ from kempe_nb.kernels.normal_gamma import LARGEST_SHAPE, SMALLEST_SHAPE
 LARGEST_SIMPLEX = 2**25
 #: The largest mean and scale of a logistic-normal law.
 LARGEST_LOGIT = 2.0**31
+#: Below every logit that is drawn.
+LOWEST = -(2.0**60)
 
 
 @dataclass(frozen=True)

@@ -62,14 +62,12 @@ from kempe_nb.kernels.philox import (
     philox_4x32,
     split_words,
 )
-from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
+from kempe_nb.kernels.simplex_laws import LOWEST, DirichletLaw, LogisticNormalLaw
 
 #: The largest number of draws.
 LARGEST_DRAWS = 2**40
 #: The largest tilt in either direction; e^-h is a normal number.
 LARGEST_TILT = 500.0
-#: Below every logit.
-LOWEST = -(2.0**60)
 
 
 class SimplexProbability(NamedTuple):

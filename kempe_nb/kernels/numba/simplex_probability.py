@@ -11,12 +11,11 @@ from kempe_nb.kernels.numba import compiled, in_threads
 from kempe_nb.kernels.numba.exact import block_words, exp_minus, log, uniform_53
 from kempe_nb.kernels.numba.normal_gamma import attempt, later_attempts, normal_pair, propose
 from kempe_nb.kernels.philox import Purpose, last_word, split_words
+from kempe_nb.kernels.simplex_laws import LOWEST
 
 #: Draws of a block, and the fewest pairs of numbers that a thread makes. Each number of a draw has
 #: an array of its own: rows of a larger array would cost the vector instructions.
 LANES, GRAIN = 256, 4096
-#: Below every logit.
-LOWEST = -(2.0**60)
 LAST = last_word(Purpose.SIMPLEX)
 
 

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
+from kempe_nb.kernels import simplex_laws
 from kempe_nb.kernels.philox import Purpose
 from kempe_nb.kernels.triton import Compilation
 from kempe_nb.kernels.triton.elementary import exp_minus, log
@@ -24,7 +25,7 @@ CONFIG = {"BLOCK": 32, "HEAD": 32, "num_warps": 1, "enable_fp_fusion": False}
 #: Turns of a program: of a Dirichlet law, and of a logistic-normal one, whose draws are long.
 TURNS, LONG_TURNS = 8, 1
 
-PURPOSE = tl.constexpr(int(Purpose.SIMPLEX))
+PURPOSE, LOWEST = tl.constexpr(int(Purpose.SIMPLEX)), tl.constexpr(simplex_laws.LOWEST)
 
 
 @triton.jit
@@ -157,8 +158,7 @@ def logistic_normal_kernel(
         inside = position < draws
         own = (position * 0).to(tl.float64)
         whole = own
-        # Below every logit: -2^60.
-        top = own - 1152921504606846976.0
+        top = own + LOWEST
         trial = tl.full((1,), 0, tl.uint32)
         i = 0
         while i < size:
