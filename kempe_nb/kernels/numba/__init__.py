@@ -85,6 +85,8 @@ def _folder() -> Path:
     """Return the folder of this version of the kernels in the user's cache."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = base if base.is_absolute() else Path.home() / ".cache"
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    room = Path(__file__).parent
+    # The definitions too: compiled code holds constants of theirs.
+    sources = sorted([*room.glob("*.py"), *room.parent.glob("*.py")])
     content = b"\0".join(file.read_bytes() for file in sources)
     return base / "kempe_nb" / "numba" / hashlib.sha256(content).hexdigest()[:16]
