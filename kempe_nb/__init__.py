@@ -8,6 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DirichletLaw": "kempe_nb.kernels.simplex_laws",
+    "LogisticNormalLaw": "kempe_nb.kernels.simplex_laws",
     "Traffic": "kempe_nb.traffic",
     "ZipfLaw": "kempe_nb.kernels.zipf",
     "class_moments": "kempe_nb.kernels.class_moments",
@@ -19,6 +21,7 @@ _HOMES = {
     "projected_curvature": "kempe_nb.kernels.projected_curvature",
     "random_bits": "kempe_nb.kernels.philox",
     "resampling_chain": "kempe_nb.kernels.resampling_chain",
+    "simplex_probability": "kempe_nb.kernels.simplex_probability",
     "softmax_hessian": "kempe_nb.kernels.softmax_hessian",
     "uniform": "kempe_nb.kernels.philox",
     "use": "kempe_nb.dispatch",

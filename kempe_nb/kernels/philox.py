@@ -49,6 +49,7 @@ class Purpose(enum.IntEnum):
     INTEGERS = 1
     ZIPF = 2
     RESAMPLING_CHAIN = 3
+    SIMPLEX = 4
 
 
 def philox_4x32(counter, key):

@@ -49,7 +49,9 @@ def test_what_draws_random_numbers_has_the_same_bits_everywhere(name):
 
 def test_a_module_of_the_room_is_an_operation_or_part_of_several():
     found = {each.name for each in pkgutil.iter_modules(kernels.__path__)}
-    assert found - set(kernels.names()) == {"elementary", "numba", "poisson", "triton"}
+    assert found - set(kernels.names()) == {
+        *("elementary", "normal_gamma", "numba", "poisson", "simplex_laws", "triton")
+    }
 
 
 @each_operation

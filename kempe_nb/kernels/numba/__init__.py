@@ -1,8 +1,8 @@
 """Compiled code for CPUs in Numba, under the names of the operations; imported only where it runs.
 
-It knows nothing of autograd: the operations do. `compiled` is the one decorator. No fast
-mathematics: each operation rounds as IEEE 754 says, so results depend neither on the processor nor
-on the number of threads.
+It knows nothing of autograd: the operations do. `compiled` is the decorator, and `inlined` for what
+a loop calls. No fast mathematics: each operation rounds as IEEE 754 says, so results depend neither
+on the processor nor on the number of threads.
 """
 
 import hashlib
@@ -25,13 +25,27 @@ def compiled(function: Callable) -> Callable:
     What was compiled is kept for the next process in a folder of this version of all kernels. Numba
     would not see that a function which is called stands in another file that has changed.
     """
+    return _compiled(function)
+
+
+def inlined(function: Callable) -> Callable:
+    """Compile a function as `compiled` does, and put its code into every function that calls it.
+
+    A loop that calls is not made of vector instructions, and the compiler by itself leaves a long
+    function where it is.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Callable, **options: bool) -> Callable:
+    options |= {"nogil": True, "error_model": "numpy"}
     before = numba.config.CACHE_DIR
     try:
         numba.config.CACHE_DIR = before or str(_folder())
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:
         # Nothing can be kept here: the home is read-only, or there is none.
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        return numba.njit(**options)(function)
     finally:
         numba.config.CACHE_DIR = before
 
@@ -71,6 +85,8 @@ def _folder() -> Path:
     """Return the folder of this version of the kernels in the user's cache."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = base if base.is_absolute() else Path.home() / ".cache"
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    room = Path(__file__).parent
+    # The definitions too: compiled code holds constants of theirs.
+    sources = sorted([*room.glob("*.py"), *room.parent.glob("*.py")])
     content = b"\0".join(file.read_bytes() for file in sources)
     return base / "kempe_nb" / "numba" / hashlib.sha256(content).hexdigest()[:16]

@@ -5,8 +5,10 @@ With `pytest -s` the tests print one line for each compiled kernel.
 
 import ast
 import linecache
+import math
 import pkgutil
 import re
+import struct
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -179,6 +181,19 @@ def test_eps_is_a_float64_in_float64(compiled, capability):
         compiled("norm_relu_pool: double backward 8 float64", capability)
     )
     assert not constants(compiled("norm_relu_pool: double backward 8", capability))
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("simplex")])
+def test_draws_from_the_simplex_are_made_in_float64_alone(compiled, name, capability):
+    """2 pi, and 1/6 and 1/210 of the series of the sine; no float32 has a hand in anything."""
+    found = compiled(name, capability)
+    assert not found.count(r"\.f32\b")
+    for value in (2 * math.pi, 1 / 6, 1 / 210):
+        spelt = {
+            f"0d{each.hex().upper()}" for each in map(struct.Struct(">d").pack, (value, -value))
+        }
+        assert spelt & constants(found), value
 
 
 EDITED = """

@@ -139,9 +139,12 @@ def test_what_was_compiled_is_kept_and_an_edit_of_any_file_is_seen(tmp_path):
     for folder in (tmp_path / "kempe_nb", package.parent):
         (folder / "__init__.py").write_text("")
     (package / "__init__.py").write_text(Path(room.__file__).read_text())
+    constants = package.parent / "constants.py"
+    constants.write_text("ONE = 1\n")
     (package / "helper.py").write_text(
-        "from kempe_nb.kernels.numba import compiled\n\n"
-        "@compiled\ndef helper(x):\n    return x + 1\n"
+        "from kempe_nb.kernels.numba import compiled\n"
+        "from kempe_nb.kernels.constants import ONE\n\n"
+        "@compiled\ndef helper(x):\n    return x + ONE\n"
     )
     (package / "caller.py").write_text(
         "from kempe_nb.kernels.numba import compiled\n"
@@ -167,8 +170,11 @@ def test_what_was_compiled_is_kept_and_an_edit_of_any_file_is_seen(tmp_path):
     assert run() == ["2", "0"]
     assert run() == ["2", "1"]
     edited = package / "helper.py"
-    edited.write_text(edited.read_text().replace("x + 1", "x + 5"))
+    edited.write_text(edited.read_text().replace("x + ONE", "x + 4 + ONE"))
     assert run() == ["6", "0"]
+    # Compiled code has the value of a constant in it, and Numba does not see where it came from.
+    constants.write_text("ONE = 2\n")
+    assert run() == ["7", "0"]
 
 
 def test_a_home_that_cannot_be_written_costs_the_cache_and_nothing_else():
