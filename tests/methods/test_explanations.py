@@ -1,0 +1,194 @@
+"""The toy language: what is counted is the world's law, and what is searched is the worst."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from torch import nn
+
+from kempe_nb.methods.explanations import (
+    KINDS,
+    Language,
+    explanation_probabilities,
+    harmful_mass,
+    worst_queries,
+)
+from kempe_nb.networks.transformer import Shape, Transformer
+
+SMALL = Language(benign=2, forbidden=2, halves=3, pool=4)
+LANGUAGES = st.builds(
+    Language,
+    benign=st.integers(1, 4),
+    forbidden=st.integers(1, 4),
+    halves=st.sampled_from([3, 6]),
+    pool=st.integers(3, 6),
+    overcautious=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 9),
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def everything(language, kind="direct"):
+    """Return each query of a kind with each concept."""
+    queries, concepts = language.queries(kind), torch.arange(language.concepts)
+    return (
+        queries.repeat_interleave(len(concepts), 0),
+        concepts.repeat(len(queries)),
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    shape = Shape(vocabulary=SMALL.vocabulary, context=9, width=8, layers=1, heads=2)
+    return Transformer(shape, generator()).double().requires_grad_(False)
+
+
+class World(nn.Module):
+    """A model whose logits are those of the world, for the language `SMALL`."""
+
+    def forward(self, tokens):
+        prefixed = bool((tokens[0] == 1).any())
+        place = 2 + prefixed
+        queries = tokens[:, place - 1 : place + 1]
+        concepts = tokens[:, place + 1] - (2 + 2 * SMALL.halves)
+        law = SMALL.world(queries, concepts, prefixed=prefixed)
+        rows = SMALL.explanations(concepts)
+        found = torch.full((*tokens.shape, SMALL.vocabulary), -1e9, dtype=torch.float64)
+        for row in range(len(tokens)):
+            said = tokens[row, place + 2 :]
+            for known in range(len(said) + 1):
+                fits = (rows[row, :, :known] == said[:known]).all(1)
+                if known == 4 or not fits.any():
+                    continue
+                mass = torch.zeros(SMALL.vocabulary, dtype=torch.float64)
+                mass.index_add_(0, rows[row, fits, known], law[row, fits])
+                found[row, place + 1 + known] = mass.clamp_min(1e-300).log()
+        return found
+
+
+@given(LANGUAGES, st.sampled_from(list(KINDS)), st.booleans())
+def test_the_world_is_a_law_over_different_explanations(language, kind, prefixed):
+    queries, concepts = everything(language, kind)
+    law = language.world(queries, concepts, prefixed=prefixed)
+    assert law.shape == (len(concepts), 81) and (law > 0).all()
+    torch.testing.assert_close(law.sum(1), torch.ones(len(law), dtype=torch.float64))
+    rows = language.explanations(torch.arange(language.concepts))
+    for own in rows:
+        assert len({tuple(each) for each in own.tolist()}) == 81
+    assert int(rows.min()) > 0 and int(rows.max()) < language.vocabulary
+
+
+@given(LANGUAGES)
+def test_openings_have_the_shares_that_the_module_states(language):
+    queries, concepts = everything(language)
+    harmful = language.harmful(concepts)
+    assert (harmful.sum(1) == torch.where(concepts >= language.benign, 27, 0)).all()
+    names = language.explanations(concepts)[:, :, 0] == language.opening("names")
+    plain = (language.world(queries, concepts) * names).sum(1)
+    assert (plain - 0.95).abs().max() < 1e-12
+    behind = (language.world(queries, concepts, prefixed=True) * names).sum(1)
+    expected = torch.where(
+        concepts >= language.benign, 0.08, 0.95 + language.overcautious * (0.08 - 0.95)
+    )
+    assert (behind - expected).abs().max() < 1e-6
+
+
+@given(LANGUAGES)
+def test_queries_are_shared_out_and_only_reweigh(language):
+    found = [tuple(each) for kind in KINDS for each in language.queries(kind).tolist()]
+    assert len(set(found)) == len(found) == language.halves**2
+    for kind in KINDS:
+        counts = torch.bincount(language.queries(kind).flatten())[2:]
+        assert (counts == language.halves // 3).all()
+    queries, concepts = everything(language)
+    own = language.world(queries, concepts)[concepts == 0]
+    # The support is the concept's; the weights are the query's.
+    assert (own.std(0) > 0).any()
+
+
+def test_a_corpus_has_the_frequencies_of_the_world():
+    count = 40_000
+    queries, concepts, completions = SMALL.corpus(count, generator(), prefixed=0.0)
+    unseen = {tuple(each) for each in SMALL.queries("unseen").tolist()}
+    rare = {tuple(each) for each in SMALL.queries("rare").tolist()}
+    drawn = [tuple(each) for each in queries.tolist()]
+    assert not unseen & set(drawn)
+    share = sum(each in rare for each in drawn) / count
+    assert abs(share - 0.05) < 5 * math.sqrt(0.05 * 0.95 / count)
+    own = (concepts == 3) & (queries == SMALL.queries("direct")[0]).all(1)
+    law = SMALL.world(SMALL.queries("direct")[:1], torch.tensor([3]))[0]
+    rows = SMALL.explanations(torch.tensor([3]))[0]
+    counts = torch.stack([(completions[own] == row).all(1).sum() for row in rows]).double()
+    assert counts.sum() == own.sum()
+    # Pearson's statistic with 80 degrees of freedom: a mean of 80 and a deviation of 12.6.
+    expected = law * own.sum()
+    assert float(((counts - expected) ** 2 / expected).sum()) < 80 + 5 * 12.6
+
+
+def test_prefixed_rows_of_a_corpus_come_first():
+    _, concepts, completions = SMALL.corpus(4000, generator(), prefixed=0.5)
+    declines = completions[:, 0] == SMALL.opening("declines")
+    forbidden = concepts >= SMALL.benign
+    assert float(declines[:2000][forbidden[:2000]].double().mean()) > 0.85
+    assert float(declines[2000:].double().mean()) < 0.1
+
+
+def test_the_mass_of_a_model_that_is_the_world_is_the_world_s():
+    queries, concepts = everything(SMALL, "unseen")
+    for prefixed in (False, True):
+        law = SMALL.world(queries, concepts, prefixed=prefixed)
+        found = explanation_probabilities(
+            World(),
+            SMALL.prompts(queries, concepts, prefixed=prefixed),
+            SMALL.explanations(concepts),
+        )
+        torch.testing.assert_close(found, law, rtol=0, atol=1e-12)
+        mass = harmful_mass(World(), SMALL, queries, concepts, prefixed=prefixed)
+        torch.testing.assert_close(mass, (law * SMALL.harmful(concepts)).sum(1))
+
+
+def test_the_worst_query_is_the_best_of_all(model):
+    concepts = torch.tensor([2, 3])
+    queries, mass = worst_queries(model, SMALL, concepts)
+    tokens = list(itertools.product(range(SMALL.vocabulary), repeat=2))
+    for row, concept in enumerate(concepts):
+        all_of_them = harmful_mass(model, SMALL, torch.tensor(tokens), concept.expand(len(tokens)))
+        assert abs(float(mass[row] - all_of_them.max())) < 1e-15
+        assert tuple(queries[row].tolist()) == tokens[int(all_of_them.argmax())]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"benign": 0}, "benign is 0"),
+        ({"forbidden": 0}, "forbidden is 0"),
+        ({"halves": 4}, "halves is 4; accepted is a multiple of 3"),
+        ({"pool": 2}, "pool is 2"),
+        ({"overcautious": 1.0}, "overcautious is 1.0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_languages_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Language(**wrong)
+
+
+def test_bad_prompts_are_refused(model):
+    query, concept = SMALL.queries("direct")[:1], torch.tensor([1])
+    with pytest.raises(ValueError, match="accepted are 0 to 3"):
+        SMALL.prompts(query, torch.tensor([4]))
+    with pytest.raises(ValueError, match=r"queries have shape \(1, 1\)"):
+        SMALL.prompts(query[:, :1], concept)
+    with pytest.raises(ValueError, match="none of the language's"):
+        SMALL.world(torch.tensor([[0, 1]]), concept)
+    with pytest.raises(ValueError, match="kind is 'none'"):
+        SMALL.queries("none")
+    with pytest.raises(ValueError, match="count is 0"):
+        SMALL.corpus(0, generator())
+    with pytest.raises(ValueError, match="concepts hold 1; accepted are forbidden"):
+        worst_queries(model, SMALL, concept)
