@@ -24,7 +24,7 @@ import numpy as np
 
 from kempe_nb.checks import checked_number, keep_checked
 from kempe_nb.kernels import elementary
-from kempe_nb.kernels.philox import Purpose, last_word, philox_4x32, split_words, uniform_53
+from kempe_nb.kernels.philox import last_word, philox_4x32, split_words, uniform_53
 
 TWO_PI = 6.283185307179586
 #: Terms of the series of sine and cosine behind the first, for angles up to pi/4.
@@ -90,7 +90,7 @@ def positive_uniform(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return 1.0 - uniform_53(low, high)
 
 
-def gamma_pair(first: GammaShape, second: GammaShape, key, index, stream, purpose: Purpose):
+def gamma_pair(first: GammaShape, second: GammaShape, key, index, stream, purpose: int):
     """Return two independent gamma numbers for each lane, each as a number and a logarithm.
 
     Parameters

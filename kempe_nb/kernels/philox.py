@@ -49,7 +49,7 @@ class Purpose(enum.IntEnum):
     INTEGERS = 1
     ZIPF = 2
     RESAMPLING_CHAIN = 3
-    SIMPLEX = 4
+    # 4 is that of `simplex_laws.PURPOSE`.
 
 
 def philox_4x32(counter, key):

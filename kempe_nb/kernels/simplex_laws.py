@@ -15,6 +15,8 @@ from kempe_nb.kernels.normal_gamma import LARGEST_SHAPE, SMALLEST_SHAPE
 
 #: Explanations of a logistic-normal law: a counter has 24 bits for its pairs.
 LARGEST_SIMPLEX = 2**25
+#: What a block is drawn for; the numbers of `kempe_nb.kernels.philox.Purpose` end before it.
+PURPOSE = 4
 #: The largest mean and scale of a logistic-normal law.
 LARGEST_LOGIT = 2.0**31
 #: Below every logit that is drawn.

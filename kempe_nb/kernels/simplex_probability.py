@@ -54,7 +54,6 @@ from kempe_nb.dispatch import Operation
 from kempe_nb.kernels import elementary
 from kempe_nb.kernels.normal_gamma import GammaShape, gamma_pair, normal_pair
 from kempe_nb.kernels.philox import (
-    Purpose,
     check_end,
     checked_draw,
     chunks,
@@ -62,7 +61,7 @@ from kempe_nb.kernels.philox import (
     philox_4x32,
     split_words,
 )
-from kempe_nb.kernels.simplex_laws import LOWEST, DirichletLaw, LogisticNormalLaw
+from kempe_nb.kernels.simplex_laws import LOWEST, PURPOSE, DirichletLaw, LogisticNormalLaw
 
 #: The largest number of draws.
 LARGEST_DRAWS = 2**40
@@ -252,7 +251,7 @@ def dirichlet(constants, tally: Tally, draw, device) -> np.ndarray:
     harmful, safe, tilt = constants
 
     def mass(key, index, stream):
-        numbers, logs = gamma_pair(harmful, safe, key, index, stream, Purpose.SIMPLEX)
+        numbers, logs = gamma_pair(harmful, safe, key, index, stream, PURPOSE)
         # Only the ratio of the two counts; the smaller one is scaled down, and may become zero.
         shift = (logs[1] - logs[0]) - tilt
         factor = elementary.exp_minus(np.abs(shift))
@@ -271,7 +270,7 @@ def logistic_normal(constants, tally: Tally, draw, device) -> np.ndarray:
         top = np.full(len(index), LOWEST)
         own, whole = np.zeros((2, len(index)))
         for pair in range(-(-len(means) // 2)):
-            counter = *split_words(index), stream, last_word(Purpose.SIMPLEX, pair)
+            counter = *split_words(index), stream, last_word(PURPOSE, pair)
             normals = normal_pair(philox_4x32(counter, key))
             # The last number of an odd simplex is not used.
             for i, normal in zip(range(2 * pair, len(means)), normals, strict=False):

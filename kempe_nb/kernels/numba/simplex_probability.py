@@ -10,13 +10,13 @@ import numpy as np
 from kempe_nb.kernels.numba import compiled, in_threads
 from kempe_nb.kernels.numba.exact import block_words, exp_minus, log, uniform_53
 from kempe_nb.kernels.numba.normal_gamma import attempt, later_attempts, normal_pair, propose
-from kempe_nb.kernels.philox import Purpose, last_word, split_words
-from kempe_nb.kernels.simplex_laws import LOWEST
+from kempe_nb.kernels.philox import last_word, split_words
+from kempe_nb.kernels.simplex_laws import LOWEST, PURPOSE
 
 #: Draws of a block, and the fewest pairs of numbers that a thread makes. Each number of a draw has
 #: an array of its own: rows of a larger array would cost the vector instructions.
 LANES, GRAIN = 256, 4096
-LAST = last_word(Purpose.SIMPLEX)
+LAST = last_word(PURPOSE)
 
 
 def dirichlet(constants, tally, draw, device) -> np.ndarray:

@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 
 from kempe_nb.kernels import simplex_laws
-from kempe_nb.kernels.philox import Purpose
 from kempe_nb.kernels.triton import Compilation
 from kempe_nb.kernels.triton.elementary import exp_minus, log
 from kempe_nb.kernels.triton.normal_gamma import gamma_logs, gamma_pair, normal_pair
@@ -25,7 +24,7 @@ CONFIG = {"BLOCK": 32, "HEAD": 32, "num_warps": 1, "enable_fp_fusion": False}
 #: Turns of a program: of a Dirichlet law, and of a logistic-normal one, whose draws are long.
 TURNS, LONG_TURNS = 8, 1
 
-PURPOSE, LOWEST = tl.constexpr(int(Purpose.SIMPLEX)), tl.constexpr(simplex_laws.LOWEST)
+PURPOSE, LOWEST = tl.constexpr(simplex_laws.PURPOSE), tl.constexpr(simplex_laws.LOWEST)
 
 
 @triton.jit

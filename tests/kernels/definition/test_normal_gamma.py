@@ -10,7 +10,8 @@ from scipy import stats
 
 from kempe_nb.kernels import normal_gamma
 from kempe_nb.kernels.normal_gamma import GammaShape, gamma_pair, normal_pair, propose
-from kempe_nb.kernels.philox import Purpose, last_word, philox_4x32, split_words
+from kempe_nb.kernels.philox import last_word, philox_4x32, split_words
+from kempe_nb.kernels.simplex_laws import PURPOSE
 
 SIZE = 100_000
 #: Fixed seeds make these tests exact; the bounds are what chance exceeds once in 10,000 times.
@@ -20,7 +21,7 @@ SHAPES = [2.0**-31, 0.01, 0.3, 0.999, 1.0, 1.001, 2.5, 30.0, 1e4, 1e9, 2.0**31]
 
 def words(seed=3, count=SIZE, trial=0):
     index = split_words(np.arange(count, dtype=np.uint64))
-    counter = (*index, np.uint64(0), last_word(Purpose.SIMPLEX, trial))
+    counter = (*index, np.uint64(0), last_word(PURPOSE, trial))
     return philox_4x32(counter, split_words(seed))
 
 
@@ -28,7 +29,7 @@ def numbers(first, second, seed=5, count=SIZE, start=0, stream=0):
     index = np.arange(count, dtype=np.uint64) + np.uint64(start)
     shapes = GammaShape(first), GammaShape(second)
     key = split_words(seed)
-    return gamma_pair(*shapes, key, index, np.uint64(stream), Purpose.SIMPLEX)
+    return gamma_pair(*shapes, key, index, np.uint64(stream), PURPOSE)
 
 
 def law_of_logs(shape):

@@ -14,7 +14,7 @@ from kempe_nb import dispatch
 from kempe_nb.dispatch import ImplementationUnavailable
 from kempe_nb.kernels import elementary, philox
 from kempe_nb.kernels.normal_gamma import GammaShape, gamma_pair
-from kempe_nb.kernels.simplex_laws import DirichletLaw, LogisticNormalLaw
+from kempe_nb.kernels.simplex_laws import PURPOSE, DirichletLaw, LogisticNormalLaw
 from kempe_nb.kernels.simplex_probability import minimum_bytes, simplex_probability
 
 #: Each estimate below is the mean over these seeds; fixed seeds make the tests exact.
@@ -279,7 +279,7 @@ def test_nothing_is_drawn_for_what_is_certain(kind):
 def test_a_draw_at_the_threshold_reaches_it(tilt):
     law, key, index = DirichletLaw(3, 2), philox.split_words(9), np.zeros(1, dtype=np.uint64)
     shapes = GammaShape(law.harmful), GammaShape(law.safe)
-    (own, safe), _ = gamma_pair(*shapes, key, index, np.uint64(0), philox.Purpose.SIMPLEX)
+    (own, safe), _ = gamma_pair(*shapes, key, index, np.uint64(0), PURPOSE)
     own = own * elementary.exp_minus(np.array([-tilt]))
     mass = (own / (own + safe)).item()
     for t, reached in ((mass, True), (np.nextafter(mass, 1), False)):
@@ -497,3 +497,7 @@ def test_which_says_what_would_run(capsys):
     with dispatch.use("definition"):
         dispatch.which(simplex_probability, DirichletLaw(1, 1), vector(0.5), 2**40, 0)
     assert capsys.readouterr().out == "simplex_probability: definition (asked for by use())\n"
+
+
+def test_its_draws_are_those_of_no_other_purpose():
+    assert PURPOSE not in set(philox.Purpose) and PURPOSE < 256

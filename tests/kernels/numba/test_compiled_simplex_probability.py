@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from kempe_nb import DirichletLaw, LogisticNormalLaw, dispatch, simplex_probability
 from kempe_nb.kernels import elementary, normal_gamma as definition
-from kempe_nb.kernels.philox import Purpose, last_word, philox_4x32, split_words, uniform_53
+from kempe_nb.kernels.philox import last_word, philox_4x32, split_words, uniform_53
 
 if dispatch.numba_version():
     import numba
@@ -122,7 +122,7 @@ def test_elementary_functions_have_the_bits_of_the_definition():
 
 def test_words_and_normal_numbers_have_the_bits_of_the_definition():
     index = np.random.default_rng(0).integers(0, 2**64, 5_000, dtype=np.uint64)
-    key, stream, last = split_words(2**63 + 99), np.uint64(2**32 - 1), last_word(Purpose.SIMPLEX, 7)
+    key, stream, last = split_words(2**63 + 99), np.uint64(2**32 - 1), last_word(PURPOSE, 7)
     words = philox_4x32((*split_words(index), stream, last), key)
 
     @numba.njit
