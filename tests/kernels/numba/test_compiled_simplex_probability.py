@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from kempe_nb import DirichletLaw, LogisticNormalLaw, dispatch, simplex_probability
 from kempe_nb.kernels import elementary, normal_gamma as definition
 from kempe_nb.kernels.philox import last_word, philox_4x32, split_words, uniform_53
+from kempe_nb.kernels.simplex_laws import PURPOSE
 
 if dispatch.numba_version():
     import numba
