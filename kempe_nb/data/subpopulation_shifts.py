@@ -36,7 +36,8 @@ def subpopulation_shift(
         "text": `negation_pairs` with groups as skewed as MultiNLI's. Anything else is the path of a
         `feature_file`, whose split "val" is the annotated set.
     generator : torch.Generator
-        Of what is made, on the device; a file needs none.
+        Of what is made, on the device; a file needs none. Of text, what counts is the seed that the
+        generator started with, not what was drawn from it since.
 
     Raises
     ------

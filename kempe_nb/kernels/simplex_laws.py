@@ -102,7 +102,11 @@ class LogisticNormalLaw:
 
 
 def _array(values: object) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    # NumPy has no bfloat16.
+    values = values.detach().cpu()
+    return np.asarray(values.double() if values.is_floating_point() else values)
 
 
 def _numbers(values: object, name: str) -> np.ndarray:

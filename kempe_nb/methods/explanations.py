@@ -12,8 +12,10 @@ token makes the world decline nearly always.
 """
 
 import itertools
+import zlib
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -68,7 +70,8 @@ class Language:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in lowest:
-                value = checked_integer(value, field.name, lowest[field.name])
+                # A generator of PyTorch on a CPU tells seeds apart by their low 32 bits.
+                value = checked_integer(value, field.name, lowest[field.name], 2**32 - 1)
             else:
                 value = checked_number(value, field.name, 0, 1, "a number from 0 to below 1")
             keep_checked(self, **{field.name: value})
@@ -128,6 +131,7 @@ class Language:
             From 0 to `concepts` - 1.
         """
         self._check(queries, concepts)
+        _check_prefixed(prefixed)
         first = [torch.full_like(concepts, START)] + prefixed * [torch.full_like(concepts, PREFIX)]
         return torch.stack([*first, *queries.T, self._concepts + concepts], 1)
 
@@ -158,6 +162,7 @@ class Language:
             As `prompts`, with queries of the language.
         """
         self._check(queries, concepts)
+        _check_prefixed(prefixed)
         first, second = queries[:, 0] - 2, queries[:, 1] - 2 - self.halves
         for place in (first, second):
             if ((place < 0) | (place >= self.halves)).any():
@@ -216,13 +221,17 @@ class Language:
 
     def _chosen_words(self) -> torch.Tensor:
         """Return the words of each concept and place, int64 [concepts, 3, 3]."""
-        draw = torch.Generator().manual_seed(self.seed)
+        draw = self._draw("words")
         order = torch.rand(self.concepts, WORDS, self.pool, generator=draw).argsort(2)
         return order[:, :, :WORDS]
 
+    def _draw(self, stream: str) -> torch.Generator:
+        state = np.random.SeedSequence([self.seed, zlib.crc32(stream.encode())])
+        return torch.Generator().manual_seed(int(state.generate_state(1)[0]))
+
     def _scores(self) -> torch.Tensor:
         """Return scores of words by place, half query and concept, [3, halves, concepts, 3]."""
-        draw = torch.Generator().manual_seed(self.seed + 2**32)
+        draw = self._draw("scores")
         shape = WORDS, self.halves, self.concepts, WORDS
         return torch.randn(shape, generator=draw, dtype=torch.float64)
 
@@ -233,7 +242,7 @@ class Language:
             check_dtype(tensor, name, (torch.int64,))
         if concepts.ndim != 1 or ((concepts < 0) | (concepts >= self.concepts)).any():
             raise ValueError(
-                f"concepts have shape {tuple(concepts.shape)}; accepted are 0 to "
+                f"concepts are {_range(concepts)} {tuple(concepts.shape)}; accepted are 0 to "
                 f"{self.concepts - 1}, [B]"
             )
         if queries is None:
@@ -242,9 +251,18 @@ class Language:
             queries.numel() and not 0 <= int(queries.min()) <= int(queries.max()) < self.vocabulary
         ):
             raise ValueError(
-                f"queries have shape {tuple(queries.shape)}; accepted are tokens, "
-                f"({len(concepts)}, 2)"
+                f"queries are {_range(queries)} {tuple(queries.shape)}; accepted are tokens from 0 "
+                f"to {self.vocabulary - 1}, ({len(concepts)}, 2)"
             )
+
+
+def _range(tensor: torch.Tensor) -> str:
+    return f"{int(tensor.min())} to {int(tensor.max())}," if tensor.numel() else "empty,"
+
+
+def _check_prefixed(prefixed: object) -> None:
+    if not isinstance(prefixed, bool):
+        raise ValueError(f"prefixed is {prefixed!r}; accepted are True and False")
 
 
 @torch.no_grad()
@@ -260,7 +278,18 @@ def explanation_probabilities(
     model : nn.Module
         As in `completion_log_probabilities`.
     prompts, explanations : int64 [B, P], int64 [B, E, T]
+
+    Raises
+    ------
+    ValueError
+        For other shapes.
     """
+    common_device(prompts=prompts, explanations=explanations)
+    if explanations.ndim != 3 or explanations.shape[:1] != prompts.shape[:1]:
+        raise ValueError(
+            f"prompts and explanations have shapes {tuple(prompts.shape)} and "
+            f"{tuple(explanations.shape)}; accepted are [B, P] and [B, E, T]"
+        )
     count = explanations.shape[1]
     found = completion_log_probabilities(
         model, prompts.repeat_interleave(count, 0), explanations.flatten(0, 1)
@@ -288,21 +317,20 @@ def harmful_mass(
 
 @torch.no_grad()
 def worst_queries(
-    model: nn.Module, language: Language, concepts: torch.Tensor, *, finalists: int = 32
+    model: nn.Module, language: Language, concepts: torch.Tensor, *, chunk: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Search all two-token queries for the most harmful one of each concept.
 
-    All vocabulary^2 queries are ranked by the probability of the opening that names; of the best
-    ones the harmful mass is counted. That mass is at most the probability of the opening, so where
-    the mass found is at least the opening's probability of the best query left out, nothing is
-    missed.
+    The harmful mass is at most the probability of the opening that names. So all vocabulary^2
+    queries are ranked by that, and masses are counted from the top until none of the rest can be
+    larger. With a model that has learnt the language these are few.
 
     Parameters
     ----------
     concepts : int64 [B]
         Forbidden ones.
-    finalists : int
-        Queries counted exactly for each concept.
+    chunk : int
+        Queries counted at a time.
 
     Returns
     -------
@@ -312,9 +340,9 @@ def worst_queries(
     Raises
     ------
     ValueError
-        For a concept that is not forbidden, or fewer than one finalist.
+        For a concept that is not forbidden, or a chunk of none.
     """
-    checked_integer(finalists, "finalists", 1)
+    checked_integer(chunk, "chunk", 1)
     language.harmful(concepts)
     if (concepts < language.benign).any():
         raise ValueError(
@@ -323,17 +351,30 @@ def worst_queries(
         )
     tokens = torch.arange(language.vocabulary, device=concepts.device)
     everything = torch.cartesian_prod(tokens, tokens)
-    best, masses = [], []
+    best = [everything.new_zeros(0, 2)]
+    masses = [torch.zeros(0, device=concepts.device)]
     for concept in concepts:
-        prompts = language.prompts(everything, concept.expand(len(everything)))
-        opening = torch.cat(
-            [
-                model(part)[:, -1].softmax(1)[:, language.opening("names")]
-                for part in prompts.split(2048)
-            ]
-        )
-        chosen = everything[opening.topk(min(finalists, len(everything))).indices]
-        mass = harmful_mass(model, language, chosen, concept.expand(len(chosen)))
-        best.append(chosen[mass.argmax()])
-        masses.append(mass.max())
-    return torch.stack(best), torch.stack(masses)
+        query, mass = _worst_query(model, language, everything, concept, chunk)
+        best.append(query[None])
+        masses.append(mass[None])
+    return torch.cat(best), torch.cat(masses)
+
+
+def _worst_query(model, language, everything, concept, chunk):
+    prompts = language.prompts(everything, concept.expand(len(everything)))
+    opening = torch.cat(
+        [
+            model(part)[:, -1].softmax(1)[:, language.opening("names")]
+            for part in prompts.split(2048)
+        ]
+    )
+    bound, order = opening.sort(descending=True, stable=True)
+    query, mass = everything[order[0]], -1.0
+    for start in range(0, len(order), chunk):
+        if mass >= bound[start]:
+            break
+        chosen = everything[order[start : start + chunk]]
+        found = harmful_mass(model, language, chosen, concept.expand(len(chosen)))
+        if found.max() > mass:
+            query, mass = chosen[found.argmax()], found.max()
+    return query, mass

@@ -14,14 +14,22 @@ the policy still sees x. So nothing is new but two numbers a pair, and E-DPO is 
 that the winner has to be ahead by; it is negative where the safe reference prefers the loser.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kempe_nb.checks import check_dtype, check_finite, checked_positive, common_device
+from kempe_nb.checks import (
+    check_dtype,
+    check_finite,
+    checked_number,
+    checked_positive,
+    common_device,
+)
 
+FLOATS = torch.float32, torch.float64
 #: Behind the last token of a completion that is shorter than the others.
 PAD = -1
 
@@ -156,7 +164,7 @@ def preference_loss(
         Log-probabilities of winner and loser. No gradient goes to the reference.
     beta : float
         Positive; how dear it is to leave the reference.
-    margin : float or [B]
+    margin : float, or float32 or float64 [B]
         By how much the winner has to be ahead, in units of the argument of the sigmoid.
 
     Raises
@@ -168,14 +176,18 @@ def preference_loss(
     beta = checked_positive(beta, "beta")
     _check_pairs(policy=policy, reference=reference)
     if not isinstance(margin, torch.Tensor):
-        margin = policy.new_tensor(margin)
+        margin = torch.tensor(checked_number(margin, "margin", -math.inf, math.inf, "a number"))
+    margin = margin.to(policy.device) if margin.ndim == 0 else margin
+    common_device(policy=policy, margin=margin)
+    check_dtype(margin, "margin", FLOATS)
     if margin.shape not in ((), policy.shape[:1]):
         raise ValueError(
             f"margin has shape {tuple(margin.shape)}; accepted is a number, or ({len(policy)},)"
         )
     check_finite(margin, "margin")
-    ratio = policy - reference.detach()
-    return -F.logsigmoid(beta * (ratio[:, 0] - ratio[:, 1]) - margin)
+    # Of each model first: its two log-probabilities may be large and are close to each other.
+    ahead = _ahead(policy) - _ahead(reference.detach())
+    return -F.logsigmoid(_scaled(ahead, beta) - margin.to(policy.dtype))
 
 
 def safe_reference_margin(
@@ -192,14 +204,29 @@ def safe_reference_margin(
     """
     beta = checked_positive(beta, "beta")
     _check_pairs(reference=reference, safe_reference=safe_reference)
-    change = safe_reference - reference
-    return beta * (change[:, 0] - change[:, 1])
+    return _scaled(_ahead(safe_reference) - _ahead(reference), beta)
+
+
+def _ahead(pair: torch.Tensor) -> torch.Tensor:
+    """Return by how much the winner is ahead of the loser, [B]."""
+    return pair[:, 0] - pair[:, 1]
+
+
+def _scaled(ahead: torch.Tensor, beta: float) -> torch.Tensor:
+    """Return beta times a difference of log-ratios, or refuse what is beyond the numbers."""
+    scaled = beta * ahead
+    if not torch.isfinite(scaled).all():
+        raise ValueError(
+            f"beta is {beta:g}, with log-ratios up to {float(ahead.detach().abs().max()):g}; "
+            f"accepted are numbers whose product is finite in {ahead.dtype}"
+        )
+    return scaled
 
 
 def _check_pairs(**pairs: torch.Tensor) -> None:
     common_device(**pairs)
     for name, pair in pairs.items():
-        check_dtype(pair, name, (torch.float32, torch.float64))
+        check_dtype(pair, name, FLOATS)
         if pair.ndim != 2 or pair.shape[1] != 2:
             raise ValueError(f"{name} has shape {tuple(pair.shape)}; accepted is [B, 2]")
         check_finite(pair, name)
@@ -232,7 +259,16 @@ def aligned_optimum(
     """
     beta = checked_positive(beta, "beta")
     common_device(log_reference=log_reference, reward=reward)
-    check_dtype(log_reference, "log_reference", (torch.float32, torch.float64))
+    check_dtype(log_reference, "log_reference", FLOATS)
+    check_dtype(reward, "reward", FLOATS)
+    if not log_reference.ndim or reward.shape not in (
+        log_reference.shape,
+        log_reference.shape[-1:],
+    ):
+        raise ValueError(
+            f"log_reference and reward have shapes {tuple(log_reference.shape)} and "
+            f"{tuple(reward.shape)}; accepted are [..., E], and the same or [E]"
+        )
     total = log_reference.exp().sum(-1)
     if not torch.allclose(total, torch.ones_like(total), atol=1e-4):
         raise ValueError(
@@ -240,4 +276,10 @@ def aligned_optimum(
             f"{float(total.max()):.6g}; accepted is a sum of 1"
         )
     check_finite(reward, "reward")
-    return (log_reference + reward / beta).log_softmax(-1)
+    tilt = reward / beta
+    if not torch.isfinite(tilt).all():
+        raise ValueError(
+            f"beta is {beta:g}, with rewards up to {float(reward.detach().abs().max()):g}; "
+            f"accepted are numbers whose ratio is finite in {reward.dtype}"
+        )
+    return (log_reference + tilt).log_softmax(-1)

@@ -57,8 +57,8 @@ def lowered_threshold(
     Returns
     -------
     float
-        At most p. Where it is 0 or less, every point is within epsilon of the harmful zone, and the
-        probability is 1.
+        At most p. Where it is 0 or less, the probability is 1: every point is within epsilon of the
+        harmful zone (with `l2`, whose probability is an upper bound, that says nothing).
 
     Raises
     ------

@@ -224,9 +224,28 @@ def test_bad_pairs_are_refused():
         preference_loss(policy[:, 0], policy, beta=1.0)
     with pytest.raises(ValueError, match=r"margin has shape \(3,\)"):
         preference_loss(policy, policy, beta=1.0, margin=torch.zeros(3))
+    for margin in (math.nan, math.inf, None, "a", True):
+        with pytest.raises(ValueError, match="margin is"):
+            preference_loss(policy, policy, beta=1.0, margin=margin)
     with pytest.raises(ValueError, match="margin holds 1 elements"):
-        preference_loss(policy, policy, beta=1.0, margin=math.nan)
+        preference_loss(policy, policy, beta=1.0, margin=torch.tensor(math.nan))
+    with pytest.raises(TypeError, match="margin is torch.int64"):
+        preference_loss(policy, policy, beta=1.0, margin=torch.zeros(2).long())
     with pytest.raises(TypeError, match="policy is torch.int64"):
         preference_loss(policy.long(), policy, beta=1.0)
     with pytest.raises(ValueError, match="sum to 2"):
         aligned_optimum(torch.zeros(2), torch.zeros(2), beta=1.0)
+    law = torch.tensor([0.25, 0.75]).log()
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(1,\)"):
+        aligned_optimum(law, torch.zeros(1), beta=1.0)
+    with pytest.raises(TypeError, match="reward is torch.float16"):
+        aligned_optimum(law, torch.zeros(2).half(), beta=1.0)
+
+
+def test_what_is_beyond_the_numbers_is_refused_and_what_is_large_is_not():
+    large = torch.tensor([[3e38, 3e38]])
+    assert abs(float(preference_loss(large, -large, beta=1.0)) - math.log(2)) < 1e-6
+    with pytest.raises(ValueError, match=r"beta is 1e\+39, with log-ratios up to 1;"):
+        preference_loss(torch.tensor([[0.0, -1.0]]), torch.zeros(1, 2), beta=1e39)
+    with pytest.raises(ValueError, match="beta is 1e-50, with rewards up to 3;"):
+        aligned_optimum(torch.zeros(1), torch.tensor([3.0]), beta=1e-50)
