@@ -209,6 +209,8 @@ def test_every_slider_moves_by_keyboard_with_the_network_cut(name, visit):
             page.keyboard.press("Home")
             steps, readings = int(slider.get_attribute("max")), []
             for step in range(steps + 1):
+                # A box unpacks its pictures when the first of them is asked for.
+                box.locator(".kempe-frame:not([hidden]) svg").wait_for(state="attached")
                 now = box.evaluate(READ, step == 0)
                 assert now["labels"] == [now["spoken"]] and now["drawn"]
                 assert now["values"] == now["outputs"]
