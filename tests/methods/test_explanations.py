@@ -202,34 +202,59 @@ def test_bad_prompts_are_refused(model):
 
 
 def test_words_and_their_weights_are_drawn_apart():
-    # With one stream for both, words of small numbers would have small weights.
-    many = Language(benign=300, forbidden=1, halves=3, pool=3)
-    first = many._chosen_words()[:, 0].double()
-    scores = many._scores()[0, 0]
-    correlation = torch.corrcoef(torch.stack([first.flatten(), scores.flatten()]))[0, 1]
-    assert abs(float(correlation)) < 5 / (len(first) * 3) ** 0.5
+    scores = SMALL._scores()
+    same = torch.randn(scores.shape, generator=SMALL._draw("words"), dtype=scores.dtype)
+    assert not torch.equal(scores, same)
+
+
+def test_each_half_of_a_query_reweighs_the_words():
+    first, second = SMALL.queries("direct")[0].tolist()
+    concept = torch.tensor([0])
+    law = SMALL.world(torch.tensor([[first, second]]), concept)
+    other = 2 + (first - 1) % SMALL.halves
+    assert not torch.equal(law, SMALL.world(torch.tensor([[other, second]]), concept))
+    other = 2 + SMALL.halves + (second - 1 - SMALL.halves) % SMALL.halves
+    assert not torch.equal(law, SMALL.world(torch.tensor([[first, other]]), concept))
+
+
+class Opening(nn.Module):
+    """A model by its probability of naming after each query, and of staying in the language then.
+
+    `queries` is {(first, second): (naming, staying)}; after any other query it never names.
+    """
+
+    def __init__(self, queries):
+        super().__init__()
+        self.queries, self.calls = queries, []
+
+    def forward(self, tokens):
+        self.calls.append(len(tokens))
+        found = torch.full((*tokens.shape, SMALL.vocabulary), -60.0, dtype=torch.float64)
+        concepts = (tokens[:, 3] - (2 + 2 * SMALL.halves)).clamp(0, SMALL.concepts - 1)
+        words = SMALL.explanations(concepts)
+        for row, query in enumerate(map(tuple, tokens[:, 1:3].tolist())):
+            naming, staying = self.queries.get(query, (1e-12, 1.0))
+            found[row, 3, SMALL.opening("names")] = math.log(naming)
+            found[row, 3, SMALL.opening("declines")] = math.log1p(-naming)
+            for place in range(4, tokens.shape[1]):
+                own = words[row, :, place - 3].unique()
+                found[row, place, own] = math.log(staying / len(own))
+                found[row, place, 0] = math.log(1 - staying + 1e-30)
+        return found
+
+
+def test_an_opening_that_leads_out_of_the_language_is_not_taken_for_harm():
+    # The first query names most often, but seldom goes on with words of the concept.
+    model = Opening({(2, 5): (0.9, 0.8), (3, 6): (0.8, 1.0)})
+    queries, mass = worst_queries(model, SMALL, torch.tensor([3]), chunk=1)
+    assert queries.tolist() == [[3, 6]] and abs(float(mass) - 0.8) < 1e-9
 
 
 def test_the_search_ends_where_no_query_left_can_be_worse():
-    calls = []
-
-    class Counted(nn.Module):
-        """A model that always opens by naming after one query, and never after another."""
-
-        def forward(self, tokens):
-            calls.append(len(tokens))
-            found = torch.zeros(*tokens.shape, SMALL.vocabulary, dtype=torch.float64)
-            own = (tokens[:, 1] == 2) & (tokens[:, 2] == 5)
-            found[:, 3, SMALL.opening("names")] = torch.where(own, 50.0, -50.0).double()
-            concepts = (tokens[:, 3] - (2 + 2 * SMALL.halves)).clamp(0, SMALL.concepts - 1)
-            words = SMALL.explanations(concepts)
-            for place in range(4, tokens.shape[1]):
-                found[:, place].scatter_(1, words[:, :, place - 3], 50.0)
-            return found
-
-    queries, mass = worst_queries(Counted(), SMALL, torch.tensor([3]), chunk=10)
-    assert queries.tolist() == [[2, 5]] and abs(float(mass) - 1) < 1e-9
-    assert calls == [SMALL.vocabulary**2, 10 * 81]
+    model = Opening({(2, 5): (0.9, 1.0), (3, 6): (0.8, 1.0)})
+    queries, mass = worst_queries(model, SMALL, torch.tensor([3]), chunk=10)
+    assert queries.tolist() == [[2, 5]] and abs(float(mass) - 0.9) < 1e-9
+    assert model.calls == [SMALL.vocabulary**2, 10 * 81]
 
 
 def test_no_concepts_give_no_queries(model):
