@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import last_layers as peers
-from benchmarks.registry import Case, Implementation, Operation, Sizes
+from benchmarks.registry import Case, Implementation, Operation, Sizes, calling
 from kempe_nb.methods.group_weights import group_weights
 from kempe_nb.methods.last_layer import fit_last_layers
 
@@ -123,10 +123,13 @@ def check(found: list[np.ndarray], sizes: Sizes, dtype: str) -> str:
     return f"the last layers are off by {error:.2g} of the largest weight"
 
 
+def _on_problem(function):
+    return calling(function, lambda *place: (problem_of(*place),))
+
+
 def _ours(route: str):
-    def prepare(sizes: Sizes, dtype: str, device: str):
-        problem = problem_of(sizes, dtype, device)
-        return lambda: fit_last_layers(
+    return _on_problem(
+        lambda problem: fit_last_layers(
             problem.features,
             problem.labels,
             problem.likelihood,
@@ -139,16 +142,7 @@ def _ours(route: str):
             steps=problem.steps,
             route=route,
         )
-
-    return prepare
-
-
-def _peer(function):
-    def prepare(sizes: Sizes, dtype: str, device: str):
-        problem = problem_of(sizes, dtype, device)
-        return lambda: function(problem)
-
-    return prepare
+    )
 
 
 def _only_unperturbed(sizes: Sizes, device: str) -> str:
@@ -160,14 +154,14 @@ OPERATION = Operation(
     dtypes=("float32",),
     cases=CASES,
     implementations=(
-        Implementation(ONE_BY_ONE, _peer(peers.one_after_another)),
+        Implementation(ONE_BY_ONE, _on_problem(peers.one_after_another)),
         Implementation("kempe_nb by samples", _ours("samples")),
         Implementation("kempe_nb by features", _ours("features")),
-        Implementation(PRODUCT, _peer(peers.one_product)),
-        Implementation(VMAP, _peer(peers.by_vmap)),
+        Implementation(PRODUCT, _on_problem(peers.one_product)),
+        Implementation(VMAP, _on_problem(peers.by_vmap)),
         Implementation(
             SKLEARN,
-            _peer(peers.scikit_learn),
+            _on_problem(peers.scikit_learn),
             devices=("cpu",),
             eager=False,
             obstacle=_only_unperturbed,

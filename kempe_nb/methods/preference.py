@@ -5,9 +5,10 @@ descends on
 
     -log sigmoid(beta [log pi(w | x) / ref(w | x) - log pi(l | x) / ref(l | x)])
 
-over pairs of a winner w and a loser l. E-DPO (Su, Kempe and Ullrich, arXiv 2408.01420, section 5,
-reconstructed) takes the reference of a harmful prompt at another prompt x_s, which was made safe;
-the policy still sees x. So nothing is new but two numbers a pair, and E-DPO is DPO with a margin
+over pairs of a winner w and a loser l. E-DPO (after Su, Kempe and Ullrich, arXiv 2408.01420; the
+formula is our reconstruction from quotations of their equation 3) takes the reference of a harmful
+prompt at another prompt x_s, which was made safe; the policy still sees x. So nothing is new but
+two numbers a pair, and E-DPO is DPO with a margin
 
     beta [(log ref(w | x_s) - log ref(l | x_s)) - (log ref(w | x) - log ref(l | x))]
 
