@@ -67,15 +67,15 @@ def test_a_lesson_comes_last_in_every_list_of_its_paper(book):
 
 
 def test_a_planned_paper_gets_its_page_its_card_and_its_section(book):
-    assert main(["new", "jailbreaking/1_supports", *TEXT]) == 0
-    assert sections(book, "jailbreaking") == ["chapters/jailbreaking/1_supports"]
+    assert main(["new", "galaxy_distillation/1_embeddings", *TEXT]) == 0
+    assert sections(book, "galaxy_distillation") == ["chapters/galaxy_distillation/1_embeddings"]
     cards = {card["chapter"]: card for card in yaml_of(book.book / "intro.md", "chapters")}
-    assert "planned" not in cards["jailbreaking"] and "planned" in cards["galaxy_distillation"]
-    assert "(chapters/jailbreaking/index.md)" in (book.book / "teach.md").read_text()
-    index = book.book / "chapters" / "jailbreaking" / "index.md"
-    assert [each["lesson"] for each in yaml_of(index, "lessons")] == ["1_supports"]
-    assert main(["new", "jailbreaking/2_simplex", *TEXT]) == 0
-    assert len(sections(book, "jailbreaking")) == len(yaml_of(index, "lessons")) == 2
+    assert "planned" not in cards["galaxy_distillation"]
+    assert "(chapters/galaxy_distillation/index.md)" in (book.book / "teach.md").read_text()
+    index = book.book / "chapters" / "galaxy_distillation" / "index.md"
+    assert [each["lesson"] for each in yaml_of(index, "lessons")] == ["1_embeddings"]
+    assert main(["new", "galaxy_distillation/2_distilled", *TEXT]) == 0
+    assert len(sections(book, "galaxy_distillation")) == len(yaml_of(index, "lessons")) == 2
 
 
 def test_a_paper_that_nobody_planned_gets_a_card(book):
