@@ -374,7 +374,29 @@ def _worst_query(model, language, everything, concept, chunk):
         if mass >= bound[start]:
             break
         chosen = everything[order[start : start + chunk]]
-        found = harmful_mass(model, language, chosen, concept.expand(len(chosen)))
+        found = _named_mass(model, language, chosen, concept)
         if found.max() > mass:
             query, mass = chosen[found.argmax()], found.max()
     return query, mass
+
+
+def _named_mass(model, language, queries, concept):
+    """Return the harmful mass of each query with a forbidden concept, [Q].
+
+    Harmful explanations are the product of one opening and three words for each place, so they are
+    the leaves of a tree: 1 + 1 + 3 + 9 texts are read in place of 81.
+    """
+    harmful = language.explanations(concept[None])[0, language.harmful(concept[None])[0]]
+    texts = language.prompts(queries, concept.expand(len(queries)))
+    logs = torch.zeros(len(queries), 1, device=texts.device)
+    for choices in (place.unique() for place in harmful.T):
+        said = model(texts)[:, -1].log_softmax(1)[:, choices].unflatten(0, (len(queries), -1))
+        logs = (logs[:, :, None] + said).flatten(1)
+        texts = torch.cat(
+            [
+                texts.repeat_interleave(len(choices), 0),
+                choices.repeat(len(texts))[:, None],
+            ],
+            1,
+        )
+    return logs.exp().sum(1)
