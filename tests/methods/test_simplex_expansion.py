@@ -109,6 +109,14 @@ def test_the_divergence_of_two_points_is_symmetric_and_right_to_rounding(t, p):
     assert found == pytest.approx(two_point_divergence(p, t), rel=1e-9, abs=ROUNDING)
 
 
+@given(between, st.floats(1e-12, 0.5))
+def test_the_divergence_of_near_points_has_its_digits(p, share):
+    """No absolute tolerance: away from the edges rounding leaves nine digits of it."""
+    t = p * (1 - share)
+    exact = float(divergence_with_50_digits(t, p))
+    assert two_point_divergence(t, p) == pytest.approx(exact, rel=1e-9, abs=0)
+
+
 def test_a_tiny_divergence_has_its_digits():
     """JSD is (p - t)^2 / (8 p (1 - p)) to first order."""
     for epsilon in (1e-12, 1e-20, 1e-28):
