@@ -13,6 +13,7 @@ token makes the world decline nearly always.
 
 import itertools
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -24,6 +25,7 @@ from kempe_nb.checks import (
     checked_choice,
     checked_integer,
     checked_number,
+    checked_positive,
     common_device,
     keep_checked,
 )
@@ -135,12 +137,15 @@ class Language:
         first = [torch.full_like(concepts, START)] + prefixed * [torch.full_like(concepts, PREFIX)]
         return torch.stack([*first, *queries.T, self._concepts + concepts], 1)
 
+    def words(self, concepts: torch.Tensor) -> torch.Tensor:
+        """Return the words of each concept for the places behind the opening, int64 [B, 3, 3]."""
+        self._check(None, concepts)
+        places = torch.arange(WORDS, device=concepts.device)[:, None] * self.pool
+        return self._words + places + self._chosen_words().to(concepts.device)[concepts]
+
     def explanations(self, concepts: torch.Tensor) -> torch.Tensor:
         """Return all explanations of each concept, int64 [B, 81, 4]."""
-        self._check(None, concepts)
-        words = self._chosen_words().to(concepts.device)[concepts]
-        places = torch.arange(WORDS, device=concepts.device)[:, None] * self.pool
-        tokens = self._words + places + words
+        tokens = self.words(concepts)
         openings = torch.arange(len(OPENINGS), device=concepts.device) + self._openings
         tokens = torch.cat([openings.expand(len(concepts), 1, -1), tokens], 1)
         choice = torch.cartesian_prod(*(4 * [torch.arange(WORDS, device=concepts.device)]))
@@ -298,6 +303,45 @@ def explanation_probabilities(
 
 
 @torch.no_grad()
+def opening_mass(
+    model: nn.Module,
+    language: Language,
+    queries: torch.Tensor,
+    concepts: torch.Tensor,
+    *,
+    opening: str,
+    prefixed: bool = False,
+) -> torch.Tensor:
+    """Return the exact probability of the explanations with an opening, [B].
+
+    They are the product of one opening and three words for each place, so they are the leaves of a
+    tree: 1 + 1 + 3 + 9 texts are read in place of 27.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As in `completion_log_probabilities`.
+    queries, concepts, prefixed
+        As in `Language.prompts`.
+    opening : {"names", "declines", "wanders"}
+    """
+    said = language.opening(checked_choice(opening, "opening", OPENINGS))
+    texts = language.prompts(queries, concepts, prefixed=prefixed)
+    words = language.words(concepts)
+    logs = _next_logs(model, texts)[:, said, None]
+    texts = torch.cat([texts, torch.full_like(texts[:, :1], said)], 1)
+    for choices in words.unbind(1):
+        choices = choices.repeat_interleave(logs.shape[1], 0)
+        found = _next_logs(model, texts).gather(1, choices)
+        logs = (logs[:, :, None] + found.unflatten(0, logs.shape)).flatten(1)
+        texts = torch.cat([texts.repeat_interleave(WORDS, 0), choices.reshape(-1, 1)], 1)
+    return logs.exp().sum(1)
+
+
+def _next_logs(model: nn.Module, texts: torch.Tensor) -> torch.Tensor:
+    return model(texts)[:, -1].log_softmax(1)
+
+
 def harmful_mass(
     model: nn.Module,
     language: Language,
@@ -307,17 +351,18 @@ def harmful_mass(
     prefixed: bool = False,
 ) -> torch.Tensor:
     """Return the exact probability that the model's explanation is harmful, [B]; see `prompts`."""
-    found = explanation_probabilities(
-        model,
-        language.prompts(queries, concepts, prefixed=prefixed),
-        language.explanations(concepts),
-    )
-    return (found * language.harmful(concepts)).sum(1)
+    named = opening_mass(model, language, queries, concepts, opening="names", prefixed=prefixed)
+    return named * (concepts >= language.benign)
 
 
 @torch.no_grad()
 def worst_queries(
-    model: nn.Module, language: Language, concepts: torch.Tensor, *, chunk: int = 32
+    model: nn.Module,
+    language: Language,
+    concepts: torch.Tensor,
+    *,
+    prefixed: bool = False,
+    chunk: int = 32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Search all two-token queries for the most harmful one of each concept.
 
@@ -329,6 +374,8 @@ def worst_queries(
     ----------
     concepts : int64 [B]
         Forbidden ones.
+    prefixed : bool
+        Whether the prefix stands before each query.
     chunk : int
         Queries counted at a time.
 
@@ -349,54 +396,94 @@ def worst_queries(
             f"concepts hold {int(concepts.min())}; accepted are forbidden ones, from "
             f"{language.benign} on"
         )
+    _check_prefixed(prefixed)
     tokens = torch.arange(language.vocabulary, device=concepts.device)
     everything = torch.cartesian_prod(tokens, tokens)
     best = [everything.new_zeros(0, 2)]
     masses = [torch.zeros(0, device=concepts.device)]
     for concept in concepts:
-        query, mass = _worst_query(model, language, everything, concept, chunk)
+        query, mass = _worst_query(model, language, everything, concept, prefixed, chunk)
         best.append(query[None])
         masses.append(mass[None])
     return torch.cat(best), torch.cat(masses)
 
 
-def _worst_query(model, language, everything, concept, chunk):
-    prompts = language.prompts(everything, concept.expand(len(everything)))
-    opening = torch.cat(
-        [
-            model(part)[:, -1].softmax(1)[:, language.opening("names")]
-            for part in prompts.split(2048)
-        ]
-    )
+def _worst_query(model, language, everything, concept, prefixed, chunk):
+    prompts = language.prompts(everything, concept.expand(len(everything)), prefixed=prefixed)
+    named = language.opening("names")
+    opening = torch.cat([_next_logs(model, part)[:, named] for part in prompts.split(2048)]).exp()
     bound, order = opening.sort(descending=True, stable=True)
     query, mass = everything[order[0]], -1.0
     for start in range(0, len(order), chunk):
         if mass >= bound[start]:
             break
         chosen = everything[order[start : start + chunk]]
-        found = _named_mass(model, language, chosen, concept)
+        found = harmful_mass(
+            model, language, chosen, concept.expand(len(chosen)), prefixed=prefixed
+        )
         if found.max() > mass:
             query, mass = chosen[found.argmax()], found.max()
     return query, mass
 
 
-def _named_mass(model, language, queries, concept):
-    """Return the harmful mass of each query with a forbidden concept, [Q].
+def train_on_answers(
+    model: nn.Module,
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor, int]],
+    *,
+    generator: torch.Generator,
+    rate: float = 0.008,
+    steps: int = 700,
+) -> nn.Module:
+    """Train a model in place to give answers, by AdamW with a rate that rises and falls.
 
-    Harmful explanations are the product of one opening and three words for each place, so they are
-    the leaves of a tree: 1 + 1 + 3 + 9 texts are read in place of 81.
+    Each step takes rows of every part, so prompts of several lengths are learnt together.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As in `completion_log_probabilities`.
+    parts : sequence of (prompts int64 [N, P], answers int64 [N, T], rows)
+        Rows of the part in each step, drawn with replacement.
+    generator : torch.Generator
+        On the device of the prompts.
+    rate : float
+        The highest one.
+    steps : int
+        At least 1.
+
+    Returns
+    -------
+    nn.Module
+        The model that was given.
+
+    Raises
+    ------
+    ValueError
+        For no parts, a part without rows or with other numbers of prompts and answers, a rate that
+        is not positive.
     """
-    harmful = language.explanations(concept[None])[0, language.harmful(concept[None])[0]]
-    texts = language.prompts(queries, concept.expand(len(queries)))
-    logs = torch.zeros(len(queries), 1, device=texts.device)
-    for choices in (place.unique() for place in harmful.T):
-        said = model(texts)[:, -1].log_softmax(1)[:, choices].unflatten(0, (len(queries), -1))
-        logs = (logs[:, :, None] + said).flatten(1)
-        texts = torch.cat(
-            [
-                texts.repeat_interleave(len(choices), 0),
-                choices.repeat(len(texts))[:, None],
-            ],
-            1,
-        )
-    return logs.exp().sum(1)
+    checked_positive(rate, "rate")
+    checked_integer(steps, "steps", 1)
+    if not parts:
+        raise ValueError("parts are empty; accepted is at least one")
+    for number, (prompts, answers, own) in enumerate(parts):
+        checked_integer(own, "rows", 1)
+        if not len(prompts) or len(prompts) != len(answers):
+            raise ValueError(
+                f"parts: number {number} has {len(prompts)} and {len(answers)} prompts and "
+                "answers; accepted are as many of each, at least one"
+            )
+    batch = sum(own for _, _, own in parts)
+    adam = torch.optim.AdamW(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+    for _ in range(steps):
+        loss = 0.0
+        for prompts, answers, own in parts:
+            rows = torch.randint(len(prompts), (own,), generator=generator, device=prompts.device)
+            said = completion_log_probabilities(model, prompts[rows], answers[rows])
+            loss = loss - said.sum() / batch
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+    return model

@@ -9,9 +9,12 @@ from torch import nn
 
 from kempe_nb.methods.explanations import (
     KINDS,
+    OPENINGS,
     Language,
     explanation_probabilities,
     harmful_mass,
+    opening_mass,
+    train_on_answers,
     worst_queries,
 )
 from kempe_nb.networks.transformer import Shape, Transformer
@@ -151,14 +154,92 @@ def test_the_mass_of_a_model_that_is_the_world_is_the_world_s():
         torch.testing.assert_close(mass, (law * SMALL.harmful(concepts)).sum(1))
 
 
-def test_the_worst_query_is_the_best_of_all(model):
+@given(LANGUAGES, st.sampled_from(list(KINDS)), st.booleans())
+def test_masses_of_openings_are_sums_over_explanations(language, kind, prefixed):
+    shape = Shape(vocabulary=language.vocabulary, context=9, width=8, layers=1, heads=2)
+    model = Transformer(shape, generator(language.seed)).double().requires_grad_(False)
+    queries, concepts = everything(language, kind)
+    prompts = language.prompts(queries, concepts, prefixed=prefixed)
+    rows = language.explanations(concepts)
+    law = explanation_probabilities(model, prompts, rows)
+    for opening in OPENINGS:
+        own = rows[:, :, 0] == language.opening(opening)
+        found = opening_mass(
+            model, language, queries, concepts, opening=opening, prefixed=prefixed
+        )
+        torch.testing.assert_close(found, (law * own).sum(1))
+    harmful = harmful_mass(model, language, queries, concepts, prefixed=prefixed)
+    torch.testing.assert_close(harmful, (law * language.harmful(concepts)).sum(1))
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_the_worst_query_is_the_best_of_all(model, prefixed):
     # An untrained model's opening says little of the mass behind it.
     concept = torch.tensor([3])
     tokens = torch.cartesian_prod(*2 * [torch.arange(SMALL.vocabulary)])
-    queries, mass = worst_queries(model, SMALL, concept, chunk=50)
-    everywhere = harmful_mass(model, SMALL, tokens, concept.expand(len(tokens)))
+    queries, mass = worst_queries(model, SMALL, concept, prefixed=prefixed, chunk=50)
+    concepts = concept.expand(len(tokens))
+    law = explanation_probabilities(
+        model,
+        SMALL.prompts(tokens, concepts, prefixed=prefixed),
+        SMALL.explanations(concepts),
+    )
+    everywhere = (law * SMALL.harmful(concepts)).sum(1)
     assert abs(float(mass[0] / everywhere.max() - 1)) < 1e-12
     assert queries[0].tolist() == tokens[int(everywhere.argmax())].tolist()
+
+
+class Shares(nn.Module):
+    """A model that knows the shares of the openings only: one number for each token."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(SMALL.vocabulary))
+
+    def forward(self, tokens):
+        return self.logits.expand(*tokens.shape, -1)
+
+
+def test_training_on_answers_weighs_the_parts_by_their_rows():
+    # The best law of one token's answers is the mean of the parts' shares, by rows.
+    prompt, said = torch.zeros(50, 4, dtype=torch.int64), torch.arange(50)[:, None] % 2 + 6
+    parts = [(prompt, torch.full_like(said, 5), 30), (torch.cat([prompt, prompt], 1), said, 10)]
+    model = train_on_answers(Shares(), parts, generator=generator(), rate=0.1, steps=300)
+    law = model.logits.softmax(0)
+    assert abs(float(law[5]) - 0.75) < 0.03 and abs(float(law[6]) - 0.125) < 0.03
+
+
+def test_training_on_answers_changes_the_model_that_is_given_and_is_the_same_twice():
+    found = []
+    for _ in range(2):
+        model = Shares()
+        parts = [(torch.zeros(3, 1).long(), torch.tensor([[1], [2], [2]]), 2)]
+        assert train_on_answers(model, parts, generator=generator(4), steps=5) is model
+        found.append(model.logits.detach())
+    assert torch.equal(*found) and not torch.equal(found[0], torch.zeros(SMALL.vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rate": 0.0}, "rate is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"parts": []}, "parts are empty"),
+        ({"parts": [(torch.zeros(0, 1).long(), torch.zeros(0, 1).long(), 2)]}, "parts: number 0"),
+        ({"parts": [(torch.zeros(2, 1).long(), torch.zeros(2, 1).long(), 0)]}, "rows is 0"),
+        ({"parts": [(torch.zeros(2, 1).long(), torch.zeros(3, 1).long(), 2)]}, "2 and 3"),
+    ],
+)
+def test_bad_training_is_refused_before_any_step(wrong, said):
+    model = Shares()
+    good = {"parts": [(torch.zeros(2, 1).long(), torch.ones(2, 1).long(), 2)]}
+    given = good | {"generator": generator()} | wrong
+    if "parts" in wrong:
+        given["parts"] = [*good["parts"], *wrong["parts"]] if wrong["parts"] else []
+        said = said.replace("number 0", "number 1")
+    with pytest.raises(ValueError, match=said):
+        train_on_answers(model, given.pop("parts"), **given)
+    assert not model.logits.any()
 
 
 @pytest.mark.parametrize(
@@ -199,6 +280,10 @@ def test_bad_prompts_are_refused(model):
         SMALL.corpus(0, generator())
     with pytest.raises(ValueError, match="concepts hold 1; accepted are forbidden"):
         worst_queries(model, SMALL, concept)
+    with pytest.raises(ValueError, match="prefixed is"):
+        worst_queries(model, SMALL, torch.tensor([3]), prefixed=1)
+    with pytest.raises(ValueError, match="opening is 'none'"):
+        opening_mass(model, SMALL, query, concept, opening="none")
 
 
 def test_words_and_their_weights_are_drawn_apart():
