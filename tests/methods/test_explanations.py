@@ -164,9 +164,7 @@ def test_masses_of_openings_are_sums_over_explanations(language, kind, prefixed)
     law = explanation_probabilities(model, prompts, rows)
     for opening in OPENINGS:
         own = rows[:, :, 0] == language.opening(opening)
-        found = opening_mass(
-            model, language, queries, concepts, opening=opening, prefixed=prefixed
-        )
+        found = opening_mass(model, language, queries, concepts, opening=opening, prefixed=prefixed)
         torch.testing.assert_close(found, (law * own).sum(1))
     harmful = harmful_mass(model, language, queries, concepts, prefixed=prefixed)
     torch.testing.assert_close(harmful, (law * language.harmful(concepts)).sum(1))
