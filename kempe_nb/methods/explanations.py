@@ -29,7 +29,7 @@ from kempe_nb.checks import (
     common_device,
     keep_checked,
 )
-from kempe_nb.methods.preference import completion_log_probabilities
+from kempe_nb.methods.preference import check_completions, completion_log_probabilities
 
 START, PREFIX = 0, 1
 #: What an explanation opens with, and the share of each opening in the world's answers: with a
@@ -175,8 +175,9 @@ class Language:
         opening = torch.tensor(PLAIN, dtype=torch.float64).expand(len(concepts), -1).clone()
         if prefixed:
             refused = torch.tensor(REFUSED, dtype=torch.float64)
-            caution = torch.where(concepts >= self.benign, 1.0, self.overcautious).double()
-            opening += caution.cpu()[:, None] * (refused - opening)
+            cautious = torch.tensor([self.overcautious, 1.0], dtype=torch.float64)
+            caution = cautious[(concepts >= self.benign).long().cpu()]
+            opening += caution[:, None] * (refused - opening)
         scores = self._scores()
         laws = [opening]
         for place in range(WORDS):
@@ -312,22 +313,30 @@ def opening_mass(
     opening: str,
     prefixed: bool = False,
 ) -> torch.Tensor:
-    """Return the exact probability of the explanations with an opening, [B].
+    """Return the probability of the explanations with an opening, [B]; a sum, and no estimate.
 
-    They are the product of one opening and three words for each place, so they are the leaves of a
-    tree: 1 + 1 + 3 + 9 texts are read in place of 27.
+    Logarithms are added as in `completion_log_probabilities`, in float32 or float64. The
+    explanations are the product of one opening and three words for each place, so they are the
+    leaves of a tree: 1 + 1 + 3 + 9 texts are read in place of 27.
 
     Parameters
     ----------
     model : nn.Module
-        As in `completion_log_probabilities`.
+        As in `completion_log_probabilities`; in evaluation mode, if that makes a difference.
     queries, concepts, prefixed
         As in `Language.prompts`.
     opening : {"names", "declines", "wanders"}
+
+    Raises
+    ------
+    ValueError
+        For another opening, or what `Language.prompts` refuses.
     """
     said = language.opening(checked_choice(opening, "opening", OPENINGS))
     texts = language.prompts(queries, concepts, prefixed=prefixed)
     words = language.words(concepts)
+    if not len(concepts):
+        return torch.zeros(0, device=concepts.device)
     logs = _next_logs(model, texts)[:, said, None]
     texts = torch.cat([texts, torch.full_like(texts[:, :1], said)], 1)
     for choices in words.unbind(1):
@@ -339,7 +348,8 @@ def opening_mass(
 
 
 def _next_logs(model: nn.Module, texts: torch.Tensor) -> torch.Tensor:
-    return model(texts)[:, -1].log_softmax(1)
+    logits = model(texts)[:, -1]
+    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
 
 
 def harmful_mass(
@@ -350,9 +360,9 @@ def harmful_mass(
     *,
     prefixed: bool = False,
 ) -> torch.Tensor:
-    """Return the exact probability that the model's explanation is harmful, [B]; see `prompts`."""
+    """Return the probability that the model's explanation is harmful, [B]; see `opening_mass`."""
     named = opening_mass(model, language, queries, concepts, opening="names", prefixed=prefixed)
-    return named * (concepts >= language.benign)
+    return torch.where(concepts >= language.benign, named, 0.0)
 
 
 @torch.no_grad()
@@ -387,7 +397,7 @@ def worst_queries(
     Raises
     ------
     ValueError
-        For a concept that is not forbidden, or a chunk of none.
+        For a concept that is not forbidden, a chunk of none, or a model that returns NaN.
     """
     checked_integer(chunk, "chunk", 1)
     language.harmful(concepts)
@@ -412,6 +422,8 @@ def _worst_query(model, language, everything, concept, prefixed, chunk):
     prompts = language.prompts(everything, concept.expand(len(everything)), prefixed=prefixed)
     named = language.opening("names")
     opening = torch.cat([_next_logs(model, part)[:, named] for part in prompts.split(2048)]).exp()
+    if opening.isnan().any():
+        raise ValueError("model returns NaN; accepted is one that returns probabilities")
     bound, order = opening.sort(descending=True, stable=True)
     query, mass = everything[order[0]], -1.0
     for start in range(0, len(order), chunk):
@@ -434,7 +446,7 @@ def train_on_answers(
     rate: float = 0.008,
     steps: int = 700,
 ) -> nn.Module:
-    """Train a model in place to give answers, by AdamW with a rate that rises and falls.
+    """Train a model in place to give answers, by AdamW and PyTorch's one-cycle schedule.
 
     Each step takes rows of every part, so prompts of several lengths are learnt together.
 
@@ -458,21 +470,37 @@ def train_on_answers(
 
     Raises
     ------
+    TypeError
+        For another kind of generator.
     ValueError
-        For no parts, a part without rows or with other numbers of prompts and answers, a rate that
-        is not positive.
+        Before the first step: for no parts, parts that `completion_log_probabilities` refuses or
+        that are empty, a rate that is not positive, or a model with nothing to train.
     """
-    checked_positive(rate, "rate")
-    checked_integer(steps, "steps", 1)
+    rate = checked_positive(rate, "rate")
+    steps = checked_integer(steps, "steps", 1)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}; accepted is a torch.Generator")
+    if not any(each.requires_grad for each in model.parameters()):
+        raise ValueError(
+            "model has no parameter that requires a gradient; accepted is at least one"
+        )
+    parts = list(parts)
     if not parts:
         raise ValueError("parts are empty; accepted is at least one")
-    for number, (prompts, answers, own) in enumerate(parts):
-        checked_integer(own, "rows", 1)
-        if not len(prompts) or len(prompts) != len(answers):
+    for number, part in enumerate(parts):
+        if len(part) != 3:
             raise ValueError(
-                f"parts: number {number} has {len(prompts)} and {len(answers)} prompts and "
-                "answers; accepted are as many of each, at least one"
+                f"parts: number {number} has {len(part)} entries; accepted are prompts, answers "
+                "and rows"
             )
+        prompts, answers, own = part
+        checked_integer(own, f"rows of part {number}", 1)
+        try:
+            check_completions(prompts, answers)
+        except ValueError as error:
+            raise ValueError(f"parts: number {number}: {error}") from error
+        if not len(prompts):
+            raise ValueError(f"parts: number {number} is empty; accepted is at least one prompt")
     batch = sum(own for _, _, own in parts)
     adam = torch.optim.AdamW(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)

@@ -57,6 +57,17 @@ def completion_log_probabilities(
     ValueError
         For other shapes, an empty completion, which is numbered, or a token behind a `PAD`.
     """
+    check_completions(prompts, completions)
+    whole = torch.cat([prompts, completions.clamp_min(0)], 1)
+    logits = model(whole[:, :-1])[:, prompts.shape[1] - 1 :]
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    losses = F.cross_entropy(logits.mT, completions, ignore_index=PAD, reduction="none")
+    return -losses.sum(1)
+
+
+def check_completions(prompts: torch.Tensor, completions: torch.Tensor) -> None:
+    """Refuse prompts and completions that `completion_log_probabilities` does not accept."""
     common_device(prompts=prompts, completions=completions)
     for name, tokens in {"prompts": prompts, "completions": completions}.items():
         check_dtype(tokens, name, (torch.int64,))
@@ -81,12 +92,6 @@ def completion_log_probabilities(
             f"prompts or completions hold negative tokens; accepted are tokens from 0 on, and {PAD}"
             " at the end of completions"
         )
-    whole = torch.cat([prompts, completions.clamp_min(0)], 1)
-    logits = model(whole[:, :-1])[:, prompts.shape[1] - 1 :]
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    losses = F.cross_entropy(logits.mT, completions, ignore_index=PAD, reduction="none")
-    return -losses.sum(1)
 
 
 def completion_tokens(
