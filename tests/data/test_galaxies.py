@@ -1,0 +1,305 @@
+"""Simulated galaxies have the light, the shapes and the symmetries that their numbers say."""
+
+from dataclasses import fields, replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from kempe_nb.data.galaxies import (
+    CLASSES,
+    COLOURS,
+    VOTES,
+    Galaxies,
+    class_scores,
+    curated,
+    draw_galaxies,
+    render,
+    sersic_b,
+    stretched,
+)
+
+PLAIN = {
+    "flux": 1.0,
+    "bulge": 0.0,
+    "bar": 0.0,
+    "bulge_radius": 0.1,
+    "disk_radius": 0.1,
+    "bar_length": 0.1,
+    "bulge_index": 1.0,
+    "bulge_ratio": 1.0,
+    "disk_ratio": 1.0,
+    "angle": 0.0,
+    "bar_angle": 0.0,
+    "arms": 0.0,
+    "pitch": 0.4,
+}
+
+
+def galaxy(**changed):
+    return Galaxies(**{name: [value] for name, value in (PLAIN | changed).items()})
+
+
+def grid(size):
+    """Return the distances of pixels from the middle of the picture, over its side, x and y."""
+    steps = (np.arange(size) - (size - 1) / 2) / size
+    return steps[None, :], -steps[:, None]
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@given(st.floats(0.5, 4.0), st.floats(0.4, 1.0))
+def test_half_of_the_light_lies_inside_the_radius(index, ratio):
+    size = 300
+    radius = 0.1
+    own = galaxy(bulge=1.0, bulge_radius=radius, bulge_index=index, bulge_ratio=ratio)
+    light = render(own, size)[0].mean(0)
+    x, y = grid(size)
+    inside = np.hypot(x, y / ratio) < radius
+    # The edge of the ellipse crosses pixels, and the peak of a high index is narrower than one.
+    assert abs(float(light[inside].sum()) - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("part", ["bulge", "bar", "disk"])
+def test_each_part_has_its_share_of_the_light(part):
+    shares = {"bulge": 0.0, "bar": 0.0} | ({part: 1.0} if part != "disk" else {})
+    own = galaxy(flux=3.0, disk_ratio=0.5, bulge_radius=0.03, disk_radius=0.05, **shares)
+    light = render(own, 200)[0].sum((1, 2), dtype=np.float64)
+    colour = np.array(COLOURS["disk" if part == "disk" else "bulge"])
+    # A disk of index one has (1 + 1.68 r) e^(-1.68 r) of its light beyond r radii: 1e-6 at ten.
+    assert np.abs(light / (3 * colour) - 1).max() < 2e-3
+
+
+@given(st.integers(0, 8), st.integers(0, 99))
+def test_a_turned_galaxy_has_a_turned_picture(label, seed):
+    own = draw_galaxies([label], rng(seed))
+    turned = replace(own, angle=own.angle + np.pi / 2)
+    one, other = render(own, 24, blur=0.8), render(turned, 24, blur=0.8)
+    np.testing.assert_allclose(np.rot90(one, axes=(2, 3)), other, atol=1e-6 * float(one.max()))
+
+
+def test_arms_add_no_light_to_any_circle_and_have_two_fold_symmetry():
+    size = 180
+    plain, armed = (render(galaxy(arms=each, disk_radius=0.15), size)[0] for each in (0.0, 0.8))
+    x, y = grid(size)
+    circle = np.hypot(x, y)
+    wave = (armed - plain).mean(0)
+    for low in (0.1, 0.2, 0.3):
+        ring = (circle >= low) & (circle < low + 0.05)
+        assert abs(float(wave[ring].mean())) < 0.01 * float(np.abs(wave[ring]).max())
+        assert np.abs(wave[ring]).max() > 0.3 * plain.mean(0)[ring].min()
+    np.testing.assert_allclose(wave, wave[::-1, ::-1], atol=1e-6)
+
+
+def test_an_arm_has_its_pitch():
+    # Along an arm the logarithm of the radius grows by tan(pitch) a radian.
+    size, pitch = 300, 0.4
+    own = galaxy(arms=1.0, disk_radius=0.2, pitch=pitch)
+    wave = (render(own, size) - render(galaxy(disk_radius=0.2), size))[0].mean(0)
+    x, y = grid(size)
+    circle, turn = np.hypot(x, y) + 0 * x, np.arctan2(y, x)
+    phases = []
+    for radius in (0.25, 0.3, 0.35):
+        ring = np.abs(circle - radius) < 0.004
+        moment = (wave[ring] * np.exp(-2j * turn[ring])).sum()
+        phases.append(-np.angle(moment) / 2)
+    slope = np.diff(np.unwrap(phases, period=np.pi)) / np.diff(np.log([0.25, 0.3, 0.35]))
+    np.testing.assert_allclose(np.abs(slope), 1 / np.tan(pitch), rtol=0.05)
+
+
+@given(st.floats(0.1, 1.0), st.floats(0.0, 6.0))
+def test_moments_have_the_axis_ratio_and_the_angle(ratio, angle):
+    own = galaxy(disk_radius=0.04, disk_ratio=ratio, angle=angle)
+    light = render(own, 160)[0].mean(0).astype(np.float64)
+    x, y = grid(160)
+    moments = (
+        np.array([[(light * a * b).sum() for b in (x, y)] for a in (x + 0 * y, y + 0 * x)])
+        / light.sum()
+    )
+    spread, axes = np.linalg.eigh(moments)
+    # A pixel's own width is a part of the short axis.
+    pixel = 1 / 12 / 160**2
+    assert abs(np.sqrt((spread[0] - pixel) / (spread[1] - pixel)) - ratio) < 0.02
+    if ratio < 0.9:
+        along = np.array([np.cos(angle), np.sin(angle)])
+        assert abs(abs(float(axes[:, 1] @ along)) - 1) < 1e-3
+
+
+@given(st.floats(0.5, 3.0))
+def test_a_blur_keeps_the_light_and_adds_its_variance(blur):
+    size = 64
+    own = galaxy(disk_radius=0.05)
+    sharp, soft = (render(own, size, blur=each)[0].mean(0).astype(float) for each in (0.0, blur))
+    assert abs(soft.sum() - sharp.sum()) < 1e-3
+    x, _ = grid(size)
+    width = [float((each * x**2).sum() / each.sum()) * size**2 for each in (sharp, soft)]
+    assert abs(width[1] - width[0] - blur**2) < 0.05 * blur**2 + 0.02
+
+
+def test_noise_is_added_last_and_is_the_generator_s():
+    own = draw_galaxies([0, 7], rng())
+    plain = render(own, 32)
+    noisy = [render(own, 32, noise=0.1, generator=rng(3)) for _ in range(2)]
+    np.testing.assert_array_equal(*noisy)
+    added = noisy[0] - plain
+    # 6,144 normal numbers: five standard errors of their deviation.
+    assert abs(added.std() / 0.1 - 1) < 5 / np.sqrt(2 * added.size)
+    assert abs(added.mean()) < 5 * 0.1 / np.sqrt(added.size)
+
+
+def test_a_stretch_keeps_colours_and_order_and_is_the_identity_on_faint_light():
+    pictures = render(draw_galaxies(range(9), rng()), 32, blur=1.0)
+    shown = stretched(pictures, 1e-3)
+    mean, other = pictures.mean(1), shown.mean(1)
+    np.testing.assert_allclose(other, 1e-3 * np.arcsinh(mean / 1e-3), rtol=1e-4, atol=1e-9)
+    # Colours: each over the mean.
+    np.testing.assert_allclose(shown / other[:, None], pictures / mean[:, None], rtol=1e-4)
+    np.testing.assert_allclose(stretched(pictures, 1e3), pictures, rtol=1e-5)
+    assert not stretched(0 * pictures, 1.0).any()
+
+
+def test_classes_differ_by_what_their_names_say():
+    labels = np.repeat(np.arange(9), 50)
+    own = draw_galaxies(labels, rng())
+    by_name = {name: labels == number for number, name in enumerate(CLASSES)}
+    spiral = by_name["barred spiral"] | by_name["spiral"]
+    barred = by_name["barred spiral"] | by_name["barred, no spiral"]
+    assert ((own.arms > 0) == spiral).all() and ((own.bar > 0) == barred).all()
+    edge = by_name["edge-on, bulge"] | by_name["edge-on, no bulge"]
+    assert own.disk_ratio[edge].max() < 0.2 < own.disk_ratio[~edge].min()
+    smooth = labels < 3
+    assert (own.bulge[smooth] == 1).all() and own.bulge[~smooth].max() < 1
+    ratios = [own.bulge_ratio[labels == k] for k in (0, 1, 2)]
+    assert ratios[0].min() > ratios[1].max() and ratios[1].min() > ratios[2].max()
+    assert {each.name for each in fields(own)} == set(PLAIN)
+
+
+def test_galaxies_of_a_seed_are_the_same_and_of_another_are_others():
+    one, same, other = (draw_galaxies([5, 5], rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.angle, same.angle)
+    assert (one.angle != other.angle).all()
+
+
+@pytest.mark.skipif(find_spec("galsim") is None, reason="needs GalSim")
+@pytest.mark.parametrize("index", [1.0, 2.5, 4.0])
+def test_profile_and_blur_agree_with_galsim(index):
+    import galsim
+
+    size, radius, blur = 64, 0.08, 1.5
+    own = galaxy(bulge=1.0, bulge_radius=radius, bulge_index=index, bulge_ratio=0.6, angle=0.5)
+    ours = render(own, size, blur=blur)[0].mean(0)
+    # GalSim's radius is that of the circle of the same area.
+    profile = galsim.Sersic(n=index, half_light_radius=radius * size * np.sqrt(0.6))
+    sheared = profile.shear(q=0.6, beta=0.5 * galsim.radians)
+    seen = galsim.Convolve(sheared, galsim.Gaussian(sigma=blur))
+    theirs = seen.drawImage(nx=size, ny=size, scale=1.0).array[::-1]
+    error = np.abs(ours - theirs) / theirs.max()
+    # The cusp of a high index is narrower than a sample, so the middle is not as exact.
+    middle = slice(size // 2 - 3, size // 2 + 3)
+    assert error[middle, middle].max() < 0.03
+    error[middle, middle] = 0
+    assert error.max() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"flux": 0.0}, "flux holds 0"),
+        ({"bulge": 0.7, "bar": 0.5}, "shares above 1 together"),
+        ({"bulge": -0.1}, "bulge holds -0.1"),
+        ({"disk_ratio": 0.01}, "disk_ratio holds 0.01"),
+        ({"bulge_index": 0.1}, "bulge_index holds 0.1"),
+        ({"pitch": np.pi}, "pitch holds a multiple"),
+        ({"angle": np.nan}, "angle holds nan"),
+        ({"arms": 1.5}, "arms holds 1.5"),
+    ],
+)
+def test_bad_galaxies_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        galaxy(**wrong)
+
+
+def test_bad_arguments_are_refused():
+    own = galaxy()
+    with pytest.raises(ValueError, match=r"bar has shape \(2,\)"):
+        replace(own, bar=[0.0, 0.0])
+    with pytest.raises(ValueError, match="size is 3"):
+        render(own, 3)
+    with pytest.raises(ValueError, match="blur is -1"):
+        render(own, 8, blur=-1)
+    with pytest.raises(ValueError, match="generator is None"):
+        render(own, 8, noise=0.1)
+    with pytest.raises(ValueError, match="labels are 0 to 9; accepted are 0 to 8"):
+        draw_galaxies([0, 9], rng())
+    with pytest.raises(ValueError, match="labels have shape"):
+        draw_galaxies([0.5], rng())
+    with pytest.raises(ValueError, match="softening is 0"):
+        stretched(np.ones((3, 2, 2)), 0)
+    assert sersic_b(4.0) == pytest.approx(7.669, abs=1e-3)
+
+
+def votes(**given):
+    """Return fractions of galaxies of which the named answers are given, the rest zero."""
+    count = len(next(iter(given.values())))
+    return {name: np.zeros(count) for name in VOTES} | {
+        name.replace("_", " ").replace("edge on", "edge-on"): np.array(each)
+        for name, each in given.items()
+    }
+
+
+def test_scores_are_products_along_the_tree():
+    given = votes(featured=[0.9], not_edge_on=[0.8], bar=[0.6], spiral=[0.7])
+    scores = class_scores(given)
+    assert scores.shape == (1, 10) and scores[0].argmax() == CLASSES.index("barred spiral")
+    assert scores[0, 5] == pytest.approx(0.9 * 0.8 * 0.6 * 0.7)
+    given = votes(featured=[0.5], edge_on=[1.0], rounded_bulge=[0.3], boxy_bulge=[0.2])
+    assert class_scores(given)[0, 3] == pytest.approx(0.25)
+
+
+@given(st.integers(0, 99), st.integers(1, 20))
+def test_scores_of_complete_answers_sum_to_one(seed, count):
+    draw = rng(seed)
+    given = {}
+    for answers in (
+        ("smooth", "featured", "artifact"),
+        ("round", "in between", "cigar"),
+        ("edge-on", "not edge-on"),
+        ("rounded bulge", "boxy bulge", "no bulge"),
+        ("bar", "no bar"),
+        ("spiral", "no spiral"),
+    ):
+        given |= dict(zip(answers, draw.dirichlet(np.ones(len(answers)), count).T, strict=True))
+    np.testing.assert_allclose(class_scores(given).sum(1), 1)
+
+
+def test_the_surest_galaxies_of_each_class_are_kept():
+    draw = rng()
+    scores = draw.random((400, 10))
+    rows, labels = curated(scores, 7)
+    assert len(rows) == 63 and len(set(rows.tolist())) == 63
+    assert (labels == np.repeat(np.arange(9), 7)).all()
+    best = scores.argmax(1)
+    assert (best[rows] == labels).all()
+    for number in range(9):
+        kept = scores[rows[labels == number], number]
+        left = np.setdiff1d(np.flatnonzero(best == number), rows)
+        assert (np.diff(kept) <= 0).all() and scores[left, number].max() <= kept.min()
+
+
+def test_bad_votes_are_refused():
+    good = votes(smooth=[1.0])
+    with pytest.raises(ValueError, match="lack the column 'bar'"):
+        class_scores({name: each for name, each in good.items() if name != "bar"})
+    with pytest.raises(ValueError, match="'bar' holds 1.5"):
+        class_scores(good | {"bar": [1.5]})
+    with pytest.raises(ValueError, match="'bar' holds nan"):
+        class_scores(good | {"bar": [np.nan]})
+    with pytest.raises(ValueError, match=r"'bar' has shape \(2,\)"):
+        class_scores(good | {"bar": [0.5, 0.5]})
+    with pytest.raises(ValueError, match="'smooth, round' has 1 galaxies"):
+        curated(class_scores(votes(smooth=[1.0], round=[1.0])), 2)
+    with pytest.raises(ValueError, match="scores have shape"):
+        curated(np.ones((3, 9)))
