@@ -19,7 +19,12 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 from scipy.special import gamma, gammaincinv
 
-from kempe_nb.checks import checked_integer, checked_not_negative, keep_checked
+from kempe_nb.checks import (
+    checked_integer,
+    checked_not_negative,
+    checked_positive,
+    keep_checked,
+)
 
 CLASSES = (
     "smooth, round",
@@ -38,11 +43,12 @@ ARTIFACT = "star or artifact"
 COLOURS = {"bulge": (1.3, 1.0, 0.7), "disk": (0.85, 1.0, 1.15), "arms": (0.7, 1.0, 1.3)}
 #: Width of a bar over its length, and the Sersic index of a disk.
 BAR_WIDTH, DISK_INDEX = 0.3, 1.0
-#: Points in each direction at which a pixel's light is sampled.
-SAMPLES = 3
+#: Points in each direction at which a pixel's light is sampled; even, so that none lies on the cusp
+#: of a bulge in the middle of the picture.
+SAMPLES = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Galaxies:
     """What galaxies look like, one number of each kind for each, float64 [N].
 
@@ -52,11 +58,11 @@ class Galaxies:
         Light of the whole galaxy, in all of the plane; the mean of the three colours.
     bulge, bar : from 0
         Their shares of the light, together at most 1; the rest is the disk's.
-    bulge_radius, disk_radius, bar_length : positive
+    bulge_radius, disk_radius, bar_length : 0.001 to 10
         Radii of half of the light, and the half-length of the bar, over the side of the picture.
-    bulge_index : positive
+    bulge_index : 0.3 to 6
         Sersic index.
-    bulge_ratio, disk_ratio : above 0, up to 1
+    bulge_ratio, disk_ratio : 0.02 to 1
         Short axis over long axis; that of the disk is also the bar's and the arms' inclination.
     angle : float
         Of the long axis against the horizontal one, in radians.
@@ -65,7 +71,13 @@ class Galaxies:
     arms : from 0 to 1
         Contrast of the spiral arms.
     pitch : float
-        Between an arm and a circle, in radians; not a multiple of pi / 2.
+        Between an arm and a circle, in radians; not a multiple of pi / 2. With a positive one an
+        arm turns against the clock on its way out.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, or not one of each kind for each galaxy. They are copied.
     """
 
     flux: np.ndarray
@@ -83,50 +95,65 @@ class Galaxies:
     pitch: np.ndarray
 
     def __post_init__(self):
-        values = {
-            each.name: np.asarray(getattr(self, each.name), np.float64) for each in fields(self)
-        }
+        values = {each.name: _numbers(getattr(self, each.name), each.name) for each in fields(self)}
+        if values["flux"].ndim != 1:
+            raise ValueError(f"flux has shape {values['flux'].shape}; accepted is [N]")
         for name, value in values.items():
-            if value.ndim != 1 or value.shape != values["flux"].shape:
+            if value.shape != values["flux"].shape:
                 raise ValueError(
-                    f"{name} has shape {value.shape}; accepted is one number for each galaxy, "
-                    f"{values['flux'].shape[:1] or '[N]'}"
+                    f"{name} has shape {value.shape}; accepted is that of flux, "
+                    f"{values['flux'].shape}"
                 )
             low, high, said = _RANGES.get(name, (-math.inf, math.inf, "finite numbers"))
             if not (np.isfinite(value) & (value >= low) & (value <= high)).all():
                 wrong = value[~(np.isfinite(value) & (value >= low) & (value <= high))][0]
-                raise ValueError(f"{name} holds {wrong:g}; accepted are {said}")
+                raise ValueError(f"{name} holds {wrong!r}; accepted are {said}")
         if (values["bulge"] + values["bar"] > 1 + 1e-12).any():
             raise ValueError("bulge and bar hold shares above 1 together; accepted is up to 1")
         if (np.abs(np.sin(2 * values["pitch"])) < 1e-6).any():
             raise ValueError("pitch holds a multiple of pi / 2; accepted are other angles")
+        for value in values.values():
+            value.setflags(write=False)
         keep_checked(self, **values)
 
     def __len__(self) -> int:
         return len(self.flux)
 
 
-_TINY = 1e-6
-_POSITIVE = (_TINY, math.inf, "positive finite numbers")
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """Return a copy in float64 of real numbers, or refuse them by name."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has dtype {values.dtype}; accepted are real numbers")
+    return np.array(values, np.float64)
+
+
+_LENGTH = (1e-3, 10.0, "numbers from 0.001 to 10")
 _RATIO = (0.02, 1.0, "numbers from 0.02 to 1")
 _SHARE = (0.0, 1.0, "numbers from 0 to 1")
 _RANGES = {
-    "flux": _POSITIVE,
+    "flux": (1e-30, 1e30, "numbers from 1e-30 to 1e30"),
     "bulge": _SHARE,
     "bar": _SHARE,
     "arms": _SHARE,
-    "bulge_radius": _POSITIVE,
-    "disk_radius": _POSITIVE,
-    "bar_length": _POSITIVE,
-    "bulge_index": (0.3, 10.0, "numbers from 0.3 to 10"),
+    "bulge_radius": _LENGTH,
+    "disk_radius": _LENGTH,
+    "bar_length": _LENGTH,
+    "bulge_index": (0.3, 6.0, "numbers from 0.3 to 6"),
     "bulge_ratio": _RATIO,
     "disk_ratio": _RATIO,
 }
 
 
 def sersic_b(index: ArrayLike) -> np.ndarray:
-    """Return the b with which half of the light of a Sersic profile lies inside of R_e."""
-    return gammaincinv(2 * np.asarray(index, np.float64), 0.5)
+    """Return the b with which half of the light of a Sersic profile lies inside of R_e.
+
+    The index is positive, of any shape.
+    """
+    index = _numbers(index, "index")
+    if not (index > 0).all():
+        raise ValueError(f"index holds {index[~(index > 0)].flat[0]!r}; accepted are positive ones")
+    return gammaincinv(2 * index, 0.5)
 
 
 def _sersic(x, y, radius, index, ratio):
@@ -147,12 +174,16 @@ def render(
 ) -> np.ndarray:
     """Return pictures, float32 [N, 3, size, size]: red, green, blue; light per pixel.
 
+    Light is sampled at 16 points of each pixel. Where a part is not wider than a pixel or two, or a
+    bulge has a high index, its middle is not exact: of galaxies as `draw_galaxies` makes them at 32
+    pixels a side and more, a few per cent of the light may be missing.
+
     Parameters
     ----------
     size : int
         Pixels a side, at least 4.
     blur : float
-        Standard deviation of the blur, in pixels.
+        Standard deviation of the blur, in pixels; 0, or at least 0.3.
     noise : float
         Standard deviation of Gaussian noise in every pixel and colour.
     generator : numpy.random.Generator, optional
@@ -161,12 +192,17 @@ def render(
     Raises
     ------
     ValueError
-        For a size below 4, a negative blur or noise, or noise without a generator.
+        For a size below 4, a blur or noise out of range, noise without a generator, or galaxies
+        that are none.
     """
+    if not isinstance(galaxies, Galaxies):
+        raise ValueError(f"galaxies are a {type(galaxies).__name__}; accepted are Galaxies")
     size = checked_integer(size, "size", 4)
     blur, noise = checked_not_negative(blur, "blur"), checked_not_negative(noise, "noise")
-    if noise and generator is None:
-        raise ValueError("generator is None; accepted with noise is a numpy.random.Generator")
+    if 0 < blur < 0.3:
+        raise ValueError(f"blur is {blur!r}; accepted are 0, and numbers from 0.3 on")
+    if noise:
+        _check_generator(generator)
     # A margin, so that the blur brings light in from beyond the edge as it takes light out.
     margin = math.ceil(4 * blur)
     side = size + 2 * margin
@@ -187,6 +223,13 @@ def render(
     return pictures
 
 
+def _check_generator(generator: object) -> None:
+    if not isinstance(generator, np.random.Generator):
+        raise ValueError(
+            f"generator is a {type(generator).__name__}; accepted is a numpy.random.Generator"
+        )
+
+
 def _light(own: Mapping[str, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the light per area at points of the plane, [3, H, W]."""
     cos, sin = math.cos(own["angle"]), math.sin(own["angle"])
@@ -197,7 +240,7 @@ def _light(own: Mapping[str, float], x: np.ndarray, y: np.ndarray) -> np.ndarray
     # In the plane of the disk.
     deep = across / ratio
     radius = np.hypot(along, deep) / own["disk_radius"]
-    turn = 2 * (np.arctan2(deep, along) - np.log(radius + _TINY) / math.tan(own["pitch"]))
+    turn = 2 * (np.arctan2(deep, along) - np.log(radius + 1e-6) / math.tan(own["pitch"]))
     # Arms begin outside of the middle; their mean over each circle is zero.
     wave = own["arms"] * np.cos(turn) * -np.expm1(-((radius / 0.5) ** 2))
     cos, sin = math.cos(own["bar_angle"]), math.sin(own["bar_angle"])
@@ -214,17 +257,27 @@ def _light(own: Mapping[str, float], x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 
 def stretched(pictures: np.ndarray, softening: float) -> np.ndarray:
-    """Return pictures in which faint light can be seen, with the colours kept; same shape.
+    """Return pictures in which faint light can be seen, with the colours kept; like `pictures`.
 
     The mean m of the three colours becomes arcsinh(m / softening) softening; all three colours are
     multiplied by the same number (after Lupton and others, PASP 116, 133, 2004).
+
+    Parameters
+    ----------
+    pictures : float32 or float64 [..., 3, H, W]
+    softening : float
+        Positive: light up to this is shown as it is.
     """
-    checked_not_negative(softening, "softening")
-    if not softening:
-        raise ValueError("softening is 0; accepted is a positive number")
-    mean = pictures.mean(-3, keepdims=True)
-    scaled = mean / softening
-    factor = np.where(np.abs(scaled) > 1e-6, np.arcsinh(scaled) / np.where(scaled, scaled, 1), 1)
+    softening = checked_positive(softening, "softening")
+    if not isinstance(pictures, np.ndarray) or pictures.dtype not in (np.float32, np.float64):
+        found = getattr(pictures, "dtype", type(pictures).__name__)
+        raise ValueError(f"pictures are {found}; accepted is an array of float32 or float64")
+    if pictures.ndim < 3 or pictures.shape[-3] != 3:
+        raise ValueError(f"pictures have shape {pictures.shape}; accepted is [..., 3, H, W]")
+    scaled = pictures.mean(-3, keepdims=True, dtype=np.float64) / softening
+    # As arcsinh(x) / x, which is one at zero.
+    small = np.abs(scaled) < 1e-6
+    factor = np.where(small, 1, np.arcsinh(scaled) / np.where(small, 1, scaled))
     return (pictures * factor).astype(pictures.dtype)
 
 
@@ -236,7 +289,13 @@ def draw_galaxies(labels: ArrayLike, generator: np.random.Generator) -> Galaxies
     labels : int [N]
         Numbers of `CLASSES`.
     generator : numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        For labels or a generator that are none.
     """
+    _check_generator(generator)
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
@@ -314,9 +373,11 @@ def class_scores(fractions: Mapping[str, ArrayLike]) -> np.ndarray:
     for name in VOTES:
         if name not in fractions:
             raise ValueError(f"fractions lack the column {name!r}; accepted have all of VOTES")
-        votes[name] = np.asarray(fractions[name], np.float64)
+        votes[name] = _numbers(fractions[name], f"fractions[{name!r}]")
         shape = votes[VOTES[0]].shape
-        if votes[name].ndim != 1 or votes[name].shape != shape:
+        if len(shape) != 1:
+            raise ValueError(f"fractions: {name!r} has shape {shape}; accepted is [N]")
+        if votes[name].shape != shape:
             raise ValueError(
                 f"fractions: {name!r} has shape {votes[name].shape}; accepted is that of "
                 f"{VOTES[0]!r}, {shape}"
@@ -324,7 +385,7 @@ def class_scores(fractions: Mapping[str, ArrayLike]) -> np.ndarray:
         wrong = ~((votes[name] >= 0) & (votes[name] <= 1))
         if wrong.any():
             raise ValueError(
-                f"fractions: {name!r} holds {votes[name][wrong][0]:g}; accepted are 0 to 1"
+                f"fractions: {name!r} holds {votes[name][wrong][0]!r}; accepted are 0 to 1"
             )
     edge = votes["featured"] * votes["edge-on"]
     face = votes["featured"] * votes["not edge-on"]
@@ -348,7 +409,8 @@ def class_scores(fractions: Mapping[str, ArrayLike]) -> np.ndarray:
 def curated(scores: ArrayLike, per_class: int = 600) -> tuple[np.ndarray, np.ndarray]:
     """Return the galaxies that are surest of each class, and their classes.
 
-    The class of a galaxy is that of its largest score; artifacts are dropped.
+    The class of a galaxy is that of its largest score; artifacts are dropped, and so is what has no
+    score above zero.
 
     Parameters
     ----------
@@ -365,24 +427,27 @@ def curated(scores: ArrayLike, per_class: int = 600) -> tuple[np.ndarray, np.nda
     Raises
     ------
     ValueError
-        For a class with fewer galaxies; it is named.
+        For a class with fewer galaxies; the smallest is named.
     """
-    scores = np.asarray(scores, np.float64)
+    scores = _numbers(scores, "scores")
     per_class = checked_integer(per_class, "per_class", 1)
-    if scores.ndim != 2 or scores.shape[1] != len(CLASSES) + 1 or not np.isfinite(scores).all():
+    if scores.ndim != 2 or scores.shape[1] != len(CLASSES) + 1:
         raise ValueError(
-            f"scores have shape {scores.shape}; accepted are finite numbers, [N, "
-            f"{len(CLASSES) + 1}]"
+            f"scores have shape {scores.shape}; accepted is [N, {len(CLASSES) + 1}], as of "
+            "class_scores"
         )
-    best = scores.argmax(1) if len(scores) else np.zeros(0, np.int64)
-    rows = []
-    for number, name in enumerate(CLASSES):
-        own = np.flatnonzero(best == number)
-        if len(own) < per_class:
-            raise ValueError(
-                f"per_class is {per_class}, but {name!r} has {len(own)} galaxies; accepted is at "
-                "most that"
-            )
-        order = np.argsort(-scores[own, number], kind="stable")
-        rows.append(own[order[:per_class]])
+    if not np.isfinite(scores).all():
+        raise ValueError("scores hold numbers that are not finite; accepted are finite ones")
+    best = np.where(scores.max(1) > 0, scores.argmax(1), -1)
+    found = [np.flatnonzero(best == number) for number in range(len(CLASSES))]
+    smallest = min(range(len(CLASSES)), key=lambda number: len(found[number]))
+    if len(found[smallest]) < per_class:
+        raise ValueError(
+            f"per_class is {per_class}, but {CLASSES[smallest]!r} has {len(found[smallest])} "
+            "galaxies; accepted are as many of each class"
+        )
+    rows = [
+        own[np.argsort(-scores[own, number], kind="stable")[:per_class]]
+        for number, own in enumerate(found)
+    ]
     return np.concatenate(rows), np.repeat(np.arange(len(CLASSES)), per_class)

@@ -46,7 +46,7 @@ class Look(NamedTuple):
 def trend(losses: ArrayLike) -> np.ndarray:
     """Return r / sigma of the first n losses, for every n; float64 [..., T].
 
-    It is zero for n below 3, and where all losses so far are equal.
+    It is zero for n below 3, and where all losses so far are equal. Scale and shift change nothing.
 
     Parameters
     ----------
@@ -59,19 +59,19 @@ def trend(losses: ArrayLike) -> np.ndarray:
         For losses that are not finite, or no series.
     """
     losses = _checked(losses)
-    # Correlations do not see a shift; without it squares of large losses would cancel.
-    shifted = losses - losses[..., :1]
+    # Correlations see neither shift nor scale; without them squares would cancel, or overflow.
+    shifted = losses / 2 - losses[..., :1] / 2
+    largest = np.abs(shifted).max(-1, keepdims=True)
+    shifted = np.divide(shifted, largest, out=np.zeros_like(shifted), where=largest > 0)
     number = np.arange(losses.shape[-1], dtype=np.float64)
     n = number + 1
     sums, squares = shifted.cumsum(-1), (shifted**2).cumsum(-1)
     products = (shifted * number).cumsum(-1)
     covariance = products - sums * number / 2
-    variance = squares - sums**2 / n
-    spread = np.sqrt(np.maximum(variance, 0) * n * (n**2 - 1) / 12)
-    # What is left of equal losses is rounding.
-    flat = variance <= 1e-12 * squares
-    r = np.divide(covariance, spread, out=np.zeros_like(spread), where=~flat & (spread > 0))
-    return r * np.sqrt(np.maximum(n - 2, 0))
+    spread = np.sqrt(np.maximum(squares - sums**2 / n, 0) * n * (n**2 - 1) / 12)
+    r = np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+    # Rounding may take a perfect trend beyond one.
+    return np.clip(r, -1, 1) * np.sqrt(np.maximum(n - 2, 0))
 
 
 def first_decision(
@@ -89,17 +89,19 @@ def first_decision(
         A rise counts above this many sigma; math.inf for a test of falls alone.
     every : int
         Probes from one look to the next.
+
+    Raises
+    ------
+    ValueError
+        For losses as in `trend`, or a threshold, rise or `every` that is not positive.
     """
-    threshold = checked_positive(threshold, "threshold")
-    if rise != math.inf:
-        rise = checked_positive(rise, "rise")
-    every = checked_integer(every, "every", 1)
+    threshold, rise, every = _checked_test(threshold, rise, every)
     looks = trend(losses)[..., every - 1 :: every]
     decided = (looks < -threshold) | (looks > rise)
     length = np.asarray(losses).shape[-1]
     some = decided.any(-1)
     if not looks.shape[-1]:
-        return Look(np.full(some.shape, length), some, some)
+        return Look(np.full(some.shape, length), some, some.copy())
     first = decided.argmax(-1)
     value = np.take_along_axis(looks, first[..., None], -1)[..., 0]
     probes = np.where(some, every * (first + 1), length)
@@ -114,13 +116,14 @@ def decision(
     It is looked at only where n is a multiple of `every`, as in training.
     """
     losses = _checked(losses)
+    threshold, rise, every = _checked_test(threshold, rise, every)
     if losses.ndim != 1:
         raise ValueError(f"losses have shape {losses.shape}; accepted is one series, [n]")
-    if len(losses) % checked_integer(every, "every", 1):
+    if len(losses) % every:
         return NEITHER
     # The last look alone: earlier ones were asked before.
     value = trend(losses)[-1]
-    if value < -checked_positive(threshold, "threshold"):
+    if value < -threshold:
         return FALLS
     return RISES if value > rise else NEITHER
 
@@ -143,15 +146,30 @@ def probes_until_falls(slope: float, noise: float, threshold: float = 5.0) -> fl
     """
     slope, noise = checked_positive(slope, "slope"), checked_positive(noise, "noise")
     square = checked_positive(threshold, "threshold") ** 2
-    faint = (12 * square * (noise / slope) ** 2) ** (1 / 3)
-    # n^3 = square n^2 + faint^3 has one root, which lies between the larger and the sum of both.
-    return brentq(
-        lambda n: n**3 - square * n**2 - faint**3, max(square, faint), 1.01 * (square + faint)
-    )
+    faint = (math.sqrt(12 * square) * (noise / slope)) ** (2 / 3)
+    if not math.isfinite(square + faint):
+        raise ValueError(
+            f"slope, noise and threshold are {slope:g}, {noise:g} and {threshold:g}; accepted are "
+            "numbers after which the probes can be counted"
+        )
+    # n^3 = square n^2 + faint^3 has one root, between the larger of both and their sum.
+    share, rest = square / (square + faint), faint / (square + faint)
+    root = brentq(lambda x: x**3 - share * x**2 - rest**3, max(share, rest), 1.01)
+    return root * (square + faint)
+
+
+def _checked_test(threshold: object, rise: object, every: object) -> tuple[float, float, int]:
+    threshold = checked_positive(threshold, "threshold")
+    if not (isinstance(rise, float) and rise == math.inf):
+        rise = checked_positive(rise, "rise")
+    return threshold, rise, checked_integer(every, "every", 1)
 
 
 def _checked(losses: ArrayLike) -> np.ndarray:
-    losses = np.asarray(losses, np.float64)
+    losses = np.asarray(losses)
+    if losses.dtype.kind not in "iuf":
+        raise ValueError(f"losses have dtype {losses.dtype}; accepted are real numbers")
+    losses = losses.astype(np.float64)
     if not losses.ndim or not losses.shape[-1]:
         raise ValueError(f"losses have shape {losses.shape}; accepted is [..., T], T at least 1")
     if not np.isfinite(losses).all():

@@ -16,7 +16,8 @@ one for a student that stays where it is, and 1 - rho^2 for the best length.
 
 The exact gradient goes back through all N steps by the adjoint recursion of `unrolled`, with the
 graph of one step alive. TESLA (Cui and others, arXiv 2211.10586) leaves the products with Hessians
-out of that recursion; it needs no states, and is another direction for N above one.
+out of that recursion; it needs no states, and is another direction for N above one. Here it takes
+the N steps twice, since the end has to be known first.
 """
 
 import math
@@ -24,9 +25,17 @@ from typing import NamedTuple
 
 import torch
 
-from kempe_nb.checks import check_finite, checked_integer, common_device
+from kempe_nb.checks import (
+    check_dtype,
+    check_finite,
+    checked_integer,
+    checked_number,
+    common_device,
+)
 from kempe_nb.methods.optimisers import SGD, Tensors
 from kempe_nb.methods.unrolled import Batch, Loss, adjoint_steps, advance, start
+
+FLOATS = torch.float32, torch.float64
 
 
 class Match(NamedTuple):
@@ -70,20 +79,25 @@ def geometry(before: torch.Tensor, theta: torch.Tensor, after: torch.Tensor) -> 
 
     Raises
     ------
+    TypeError
+        For snapshots in another type.
     ValueError
-        For other shapes, or an expert that did not move.
+        For other shapes, numbers that are not finite, or an expert that did not move.
     """
-    _check_expert(before, after)
+    before, after, distance = _checked_expert(before, after)
     common_device(before=before, theta=theta)
-    if theta.shape != before.shape:
+    theta = theta.detach()
+    if theta.shape != before.shape or theta.dtype != before.dtype:
         raise ValueError(
-            f"theta has shape {tuple(theta.shape)}; accepted is that of before, "
-            f"{tuple(before.shape)}"
+            f"theta has shape {tuple(theta.shape)} and dtype {theta.dtype}; accepted are those of "
+            f"before, {tuple(before.shape)} and {before.dtype}"
         )
-    way, goal = theta - before, after - before
+    check_finite(theta, "theta")
+    way, goal = theta - before, (after - before) / distance.sqrt()
+    length = way.norm()
     # A student that stays has no direction; its cosine is zero.
-    length = way.norm().clamp_min(torch.finfo(way.dtype).tiny)
-    return Geometry(way.norm() / goal.norm(), (way @ goal) / (length * goal.norm()))
+    cosine = torch.where(length > 0, (way / length) @ goal, 0.0)
+    return Geometry(length / distance.sqrt(), cosine)
 
 
 def match(
@@ -116,23 +130,29 @@ def match(
     Raises
     ------
     TypeError
-        For an inner loss that is none.
+        For an inner loss that is none, synthetic data without floats, or snapshots in another type.
     ValueError
         For steps below one, an expert that did not move or holds numbers that are not finite, or a
-        rate beyond the numbers.
+        rate beyond the numbers of the type.
     """
-    optimiser, states = _states(inner, synthetic, before, after, log_rate, steps, batch)
-    distance = (before - after).square().sum()
+    before, after, distance, optimiser, steps = _checked(
+        inner, synthetic, before, after, log_rate, steps
+    )
+    states = [start(before, optimiser)]
+    for _ in range(steps):
+        states.append(advance(inner, synthetic, states[-1], optimiser, 1, batch=batch))
     adjoint = 2 * (states[-1].theta - after) / distance
     total = tuple(torch.zeros_like(each) for each in synthetic if each.is_floating_point())
     of_rate = adjoint.new_zeros(())
-    backwards = adjoint_steps(inner, synthetic, states, optimiser, adjoint, batch=batch)
-    # The step to a state has the gradient that the state keeps, and the adjoint behind it.
-    for state, back in zip(reversed(states), backwards, strict=False):
-        of_rate -= optimiser.lr * (state.gradient @ adjoint)
-        adjoint = back.adjoint
-        for whole, part in zip(total, back.contribution, strict=True):
-            whole += part
+    # Batches are differentiated here, whatever the caller's mode is.
+    with torch.enable_grad():
+        backwards = adjoint_steps(inner, synthetic, states, optimiser, adjoint, batch=batch)
+        # The step to a state has the gradient that the state keeps, and the adjoint behind it.
+        for state, back in zip(reversed(states), backwards, strict=False):
+            of_rate -= optimiser.lr * (state.gradient @ adjoint)
+            adjoint = back.adjoint
+            for whole, part in zip(total, back.contribution, strict=True):
+                whole += part
     loss = (states[-1].theta - after).square().sum() / distance
     return Match(loss, total, of_rate, states[-1].theta)
 
@@ -151,24 +171,30 @@ def match_without_hessians(
 
     The adjoint stays what it is at the end, so no states are kept. Parameters as in `match`.
     """
-    optimiser, states = _states(inner, synthetic, before, after, log_rate, steps, batch)
-    distance = (before - after).square().sum()
-    end = states[-1].theta
+    before, after, distance, optimiser, steps = _checked(
+        inner, synthetic, before, after, log_rate, steps
+    )
+    state = start(before, optimiser)
+    end = advance(inner, synthetic, state, optimiser, steps, batch=batch).theta
     adjoint = 2 * (end - after) / distance
     synthetic = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in synthetic)
     floats = [each for each in synthetic if each.requires_grad]
     total = tuple(torch.zeros_like(each) for each in floats)
     of_rate = adjoint.new_zeros(())
-    for state, following in zip(states[:-1], states[1:], strict=True):
-        of_rate -= optimiser.lr * (following.gradient @ adjoint)
-        data = batch(synthetic, state.step) if batch else synthetic
-        theta = state.theta.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(inner.loss(theta, *data), theta, create_graph=True)
-        found = torch.autograd.grad(
-            gradient, floats, -optimiser.lr * adjoint, materialize_grads=True
-        )
-        for whole, part in zip(total, found, strict=True):
-            whole += part
+    for _ in range(steps):
+        with torch.enable_grad():
+            data = batch(synthetic, state.step) if batch else synthetic
+            theta = state.theta.requires_grad_()
+            (gradient,) = torch.autograd.grad(inner.loss(theta, *data), theta, create_graph=True)
+            if gradient.requires_grad:  # else the loss is linear in theta, and knows no data
+                found = torch.autograd.grad(
+                    gradient, floats, -optimiser.lr * adjoint, materialize_grads=True
+                )
+                for whole, part in zip(total, found, strict=True):
+                    whole += part
+        of_rate -= optimiser.lr * (gradient.detach() @ adjoint)
+        moved = torch.add(state.theta.detach(), gradient.detach(), alpha=-optimiser.lr)
+        state = state._replace(theta=moved, step=state.step + 1)
     return Match((end - after).square().sum() / distance, total, of_rate, end)
 
 
@@ -183,42 +209,47 @@ def probe(
     batch: Batch | None = None,
 ) -> torch.Tensor:
     """Return the matching loss alone, without a graph; parameters as in `match`."""
-    optimiser, state = _checked(inner, before, after, log_rate), start(before, SGD(1.0))
-    steps = checked_integer(steps, "steps", 1)
+    before, after, distance, optimiser, steps = _checked(
+        inner, synthetic, before, after, log_rate, steps
+    )
+    state = start(before, optimiser)
     end = advance(inner, synthetic, state, optimiser, steps, batch=batch).theta
-    return (end - after).square().sum() / (before - after).square().sum()
+    return (end - after).square().sum() / distance
 
 
-def _states(inner, synthetic, before, after, log_rate, steps, batch):
-    optimiser = _checked(inner, before, after, log_rate)
-    states = [start(before, optimiser)]
-    for _ in range(checked_integer(steps, "steps", 1)):
-        states.append(advance(inner, synthetic, states[-1], optimiser, 1, batch=batch))
-    return optimiser, states
-
-
-def _checked(inner, before, after, log_rate) -> SGD:
+def _checked(inner, synthetic, before, after, log_rate, steps):
+    """Return snapshots without a graph, their squared distance, the optimiser and the steps."""
     if not isinstance(inner, Loss):
         raise TypeError(f"inner is a {type(inner).__name__}; accepted is a Loss")
-    _check_expert(before, after)
-    try:
-        rate = math.exp(log_rate)
-    except (TypeError, OverflowError):
-        rate = math.inf
-    if not 0 < rate < math.inf:
-        raise ValueError(
-            f"log_rate is {log_rate!r}; accepted is the logarithm of a positive finite number"
+    tensors = isinstance(synthetic, tuple) and all(isinstance(d, torch.Tensor) for d in synthetic)
+    if not (tensors and any(each.is_floating_point() for each in synthetic)):
+        raise TypeError(
+            f"synthetic is a {type(synthetic).__name__}; accepted is a tuple of tensors, at least "
+            "one of floating-point numbers"
         )
-    return SGD(rate)
+    before, after, distance = _checked_expert(before, after)
+    log_rate = checked_number(log_rate, "log_rate", -math.inf, math.inf, "a number")
+    # Tiny rates are numbers of the type as well as large ones are.
+    limit = torch.finfo(before.dtype)
+    if not math.log(limit.tiny) < log_rate < math.log(limit.max):
+        raise ValueError(
+            f"log_rate is {log_rate:g}; accepted is the logarithm of a number of {before.dtype}, "
+            f"{math.log(limit.tiny):.0f} to {math.log(limit.max):.0f}"
+        )
+    return before, after, distance, SGD(math.exp(log_rate)), checked_integer(steps, "steps", 1)
 
 
-def _check_expert(before: torch.Tensor, after: torch.Tensor) -> None:
+def _checked_expert(before: torch.Tensor, after: torch.Tensor) -> Tensors:
     common_device(before=before, after=after)
+    check_dtype(before, "before", FLOATS)
     if before.ndim != 1 or before.shape != after.shape or before.dtype != after.dtype:
         raise ValueError(
             f"before and after have shapes {tuple(before.shape)} and {tuple(after.shape)}, dtypes "
             f"{before.dtype} and {after.dtype}; accepted are two snapshots of one expert, [P]"
         )
+    if not len(before):
+        raise ValueError("before and after are empty; accepted is at least one parameter")
+    before, after = before.detach(), after.detach()
     for name, each in (("before", before), ("after", after)):
         check_finite(each, name)
     if torch.equal(before, after):
@@ -226,3 +257,12 @@ def _check_expert(before: torch.Tensor, after: torch.Tensor) -> None:
             "before and after are equal; accepted are two snapshots of an expert that moved. (Were "
             "they kept without a clone? Then all are the last one.)"
         )
+    distance = (before - after).square().sum()
+    limit = torch.finfo(before.dtype)
+    if not limit.tiny / limit.eps < distance < limit.max * limit.eps:
+        raise ValueError(
+            f"before and after have a squared distance of {float(distance):g}; accepted is one "
+            f"that {before.dtype} can divide by, {limit.tiny / limit.eps:.2g} to "
+            f"{limit.max * limit.eps:.2g}"
+        )
+    return before, after, distance

@@ -5,9 +5,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from kempe_nb.data.galaxies import (
+    BAR_WIDTH,
     CLASSES,
     COLOURS,
     VOTES,
@@ -51,6 +52,7 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
+@settings(max_examples=15)
 @given(st.floats(0.5, 4.0), st.floats(0.4, 1.0))
 def test_half_of_the_light_lies_inside_the_radius(index, ratio):
     size = 300
@@ -73,6 +75,7 @@ def test_each_part_has_its_share_of_the_light(part):
     assert np.abs(light / (3 * colour) - 1).max() < 2e-3
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 8), st.integers(0, 99))
 def test_a_turned_galaxy_has_a_turned_picture(label, seed):
     own = draw_galaxies([label], rng(seed))
@@ -107,9 +110,44 @@ def test_an_arm_has_its_pitch():
         moment = (wave[ring] * np.exp(-2j * turn[ring])).sum()
         phases.append(-np.angle(moment) / 2)
     slope = np.diff(np.unwrap(phases, period=np.pi)) / np.diff(np.log([0.25, 0.3, 0.35]))
-    np.testing.assert_allclose(np.abs(slope), 1 / np.tan(pitch), rtol=0.05)
+    # The angle of a crest: the wave is cos(2 (turn - crest)). It grows with a positive pitch.
+    np.testing.assert_allclose(slope, 1 / np.tan(pitch), rtol=0.05)
 
 
+def test_arms_are_blue_and_a_bulge_is_red():
+    armed, plain = (render(galaxy(arms=each, disk_radius=0.2), 64)[0] for each in (1.0, 0.0))
+    bright = (armed - plain)[:, (armed - plain).mean(0) > 0].sum(1)
+    assert bright[2] > 1.2 * bright[1] > 1.2 * 1.2 * bright[0]
+    red, green, blue = render(galaxy(bulge=1.0), 64)[0].sum((1, 2))
+    assert red > green > blue
+
+
+def test_a_bar_has_its_length_its_width_and_its_angle_in_the_plane_of_the_disk():
+    x, y = grid(200)
+    for turn, ratio in ((0.0, 1.0), (0.7, 1.0), (0.0, 0.5), (np.pi / 2, 0.5)):
+        own = galaxy(bar=1.0, bar_length=0.1, bar_angle=turn, disk_ratio=ratio)
+        light = render(own, 200)[0].mean(0).astype(float)
+        moments = (
+            np.array([[(light * a * b).sum() for b in (x, y)] for a in (x + 0 * y, y + 0 * x)])
+            / light.sum()
+        )
+        # For exp(-R^4) a coordinate's mean square is 1 / (2 sqrt(pi)).
+        spread = np.diag([0.1, BAR_WIDTH * 0.1]) ** 2 / (2 * np.sqrt(np.pi))
+        rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        flatten = np.diag([1.0, ratio])
+        expected = flatten @ rotate @ spread @ rotate.T @ flatten
+        np.testing.assert_allclose(moments, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [32, 33, 64, 65])
+def test_no_size_of_the_picture_makes_light(size):
+    own = draw_galaxies(np.repeat(np.arange(9), 3), rng())
+    light = render(own, size).sum((2, 3), dtype=np.float64).mean(1) / own.flux
+    # What lies beyond the picture, and what samples of a cusp or of a thin disk get wrong.
+    assert light.max() < 1.03 and light.min() > 0.85
+
+
+@settings(max_examples=15)
 @given(st.floats(0.1, 1.0), st.floats(0.0, 6.0))
 def test_moments_have_the_axis_ratio_and_the_angle(ratio, angle):
     own = galaxy(disk_radius=0.04, disk_ratio=ratio, angle=angle)
@@ -128,6 +166,7 @@ def test_moments_have_the_axis_ratio_and_the_angle(ratio, angle):
         assert abs(abs(float(axes[:, 1] @ along)) - 1) < 1e-3
 
 
+@settings(max_examples=15)
 @given(st.floats(0.5, 3.0))
 def test_a_blur_keeps_the_light_and_adds_its_variance(blur):
     size = 64
@@ -148,6 +187,15 @@ def test_noise_is_added_last_and_is_the_generator_s():
     # 6,144 normal numbers: five standard errors of their deviation.
     assert abs(added.std() / 0.1 - 1) < 5 / np.sqrt(2 * added.size)
     assert abs(added.mean()) < 5 * 0.1 / np.sqrt(added.size)
+
+
+def test_what_was_checked_stays_as_it_is():
+    given = {name: np.array([value]) for name, value in PLAIN.items()}
+    own = Galaxies(**given)
+    given["bulge"][0] = 9.0
+    assert own.bulge[0] == PLAIN["bulge"] and own == own
+    with pytest.raises(ValueError, match="read-only"):
+        own.bulge[0] = 9.0
 
 
 def test_a_stretch_keeps_colours_and_order_and_is_the_identity_on_faint_light():
@@ -207,14 +255,16 @@ def test_profile_and_blur_agree_with_galsim(index):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"flux": 0.0}, "flux holds 0"),
+        ({"flux": 0.0}, "flux holds .*0.0.*; accepted are numbers from 1e-30"),
+        ({"flux": "1"}, "flux has dtype"),
+        ({"bar_length": 11.0}, "bar_length holds"),
         ({"bulge": 0.7, "bar": 0.5}, "shares above 1 together"),
-        ({"bulge": -0.1}, "bulge holds -0.1"),
-        ({"disk_ratio": 0.01}, "disk_ratio holds 0.01"),
-        ({"bulge_index": 0.1}, "bulge_index holds 0.1"),
+        ({"bulge": -0.1}, r"bulge holds .*-0.1"),
+        ({"disk_ratio": 0.01}, r"disk_ratio holds .*0.01"),
+        ({"bulge_index": 0.1}, r"bulge_index holds .*0.1"),
         ({"pitch": np.pi}, "pitch holds a multiple"),
-        ({"angle": np.nan}, "angle holds nan"),
-        ({"arms": 1.5}, "arms holds 1.5"),
+        ({"angle": np.nan}, r"angle holds .*nan"),
+        ({"arms": 1.5}, r"arms holds .*1.5"),
     ],
 )
 def test_bad_galaxies_are_refused(wrong, said):
@@ -230,8 +280,21 @@ def test_bad_arguments_are_refused():
         render(own, 3)
     with pytest.raises(ValueError, match="blur is -1"):
         render(own, 8, blur=-1)
-    with pytest.raises(ValueError, match="generator is None"):
-        render(own, 8, noise=0.1)
+    for wrong in (None, 0, np.random.RandomState(0)):
+        with pytest.raises(ValueError, match="generator is a"):
+            render(own, 8, noise=0.1, generator=wrong)
+        with pytest.raises(ValueError, match="generator is a"):
+            draw_galaxies([0], wrong)
+    with pytest.raises(ValueError, match="galaxies are a list"):
+        render([own], 8)
+    with pytest.raises(ValueError, match=r"blur is 0\.1"):
+        render(own, 8, blur=0.1)
+    with pytest.raises(ValueError, match="index holds"):
+        sersic_b([1.0, 0.0])
+    with pytest.raises(ValueError, match="pictures are int64"):
+        stretched(np.ones((3, 2, 2), np.int64), 1.0)
+    with pytest.raises(ValueError, match=r"pictures have shape \(5, 5, 3\)"):
+        stretched(np.ones((5, 5, 3)), 1.0)
     with pytest.raises(ValueError, match="labels are 0 to 9; accepted are 0 to 8"):
         draw_galaxies([0, 9], rng())
     with pytest.raises(ValueError, match="labels have shape"):
@@ -293,13 +356,17 @@ def test_bad_votes_are_refused():
     good = votes(smooth=[1.0])
     with pytest.raises(ValueError, match="lack the column 'bar'"):
         class_scores({name: each for name, each in good.items() if name != "bar"})
-    with pytest.raises(ValueError, match="'bar' holds 1.5"):
+    with pytest.raises(ValueError, match=r"'smooth' has shape \(1, 1\); accepted is \[N\]"):
+        class_scores({name: [[0.5]] for name in VOTES})
+    with pytest.raises(ValueError, match="'bar' holds .*1.5"):
         class_scores(good | {"bar": [1.5]})
-    with pytest.raises(ValueError, match="'bar' holds nan"):
+    with pytest.raises(ValueError, match="'bar' holds .*nan"):
         class_scores(good | {"bar": [np.nan]})
     with pytest.raises(ValueError, match=r"'bar' has shape \(2,\)"):
         class_scores(good | {"bar": [0.5, 0.5]})
-    with pytest.raises(ValueError, match="'smooth, round' has 1 galaxies"):
+    with pytest.raises(ValueError, match="'smooth, in between' has 0 galaxies"):
         curated(class_scores(votes(smooth=[1.0], round=[1.0])), 2)
+    with pytest.raises(ValueError, match="not finite"):
+        curated(np.full((3, 10), np.nan))
     with pytest.raises(ValueError, match="scores have shape"):
         curated(np.ones((3, 9)))

@@ -40,6 +40,15 @@ def test_scale_changes_nothing_and_sign_turns_it_over(losses, scale):
     np.testing.assert_allclose(trend(-losses), -trend(losses), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-170, 1e-100, 0.1, 0.3, 0.7, 1.0, 1e160, 1e306])
+def test_a_perfect_fall_is_minus_one_on_every_scale(scale):
+    # Never beyond it by rounding, where 25 = 5^2 would be passed a probe too early.
+    falling = -scale * np.arange(100.0)
+    np.testing.assert_allclose(trend(falling)[2:], -np.sqrt(np.arange(1, 99)), rtol=1e-12)
+    assert first_decision(falling, every=1).probes == 28
+    assert first_decision(-falling, every=1).probes == 12
+
+
 def test_series_are_taken_one_by_one():
     losses = np.random.default_rng(0).normal(size=(3, 2, 40))
     np.testing.assert_allclose(trend(losses)[1, 1], trend(losses[1, 1]))
@@ -102,6 +111,12 @@ def test_the_formula_has_its_limits(slope, noise, threshold):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda: decision([1.0], threshold=-1), "threshold is -1"),
+        (lambda: decision([1.0], rise=math.nan), "rise is nan"),
+        (lambda: decision([1.0], rise=-math.inf), "rise is -inf"),
+        (lambda: trend(["1", "2"]), "losses have dtype"),
+        (lambda: trend([True, False]), "losses have dtype bool"),
+        (lambda: probes_until_falls(1e-300, 1e300), "probes can be counted"),
         (lambda: trend([]), "losses have shape"),
         (lambda: trend(1.0), "losses have shape"),
         (lambda: trend([1.0, np.nan]), "losses hold values"),

@@ -142,6 +142,46 @@ def test_nothing_of_the_caller_s_is_changed():
     assert not any(each.requires_grad for each in (*synthetic, before, after))
 
 
+@pytest.mark.parametrize("function", [match, match_without_hessians])
+def test_gradients_are_the_same_whatever_the_caller_s_mode_is(function):
+    synthetic, before, after = problem()
+
+    def batch(data, step):
+        return 2 * data[0], data[1]
+
+    expected = function(INNER, synthetic, before, after, -1.0, 3, batch=batch)
+    with torch.no_grad():
+        found = function(INNER, synthetic, before, after, -1.0, 3, batch=batch)
+    torch.testing.assert_close(found, expected)
+    # Snapshots of a network that is still being trained.
+    tracked = before.clone().requires_grad_(), after.clone().requires_grad_()
+    found = function(INNER, synthetic, *tracked, -1.0, 3, batch=batch)
+    torch.testing.assert_close(found, expected)
+    assert not any(each.requires_grad for each in (found.loss, found.log_rate, found.theta))
+    assert not probe(INNER, synthetic, *tracked, -1.0, 3).requires_grad
+
+
+@pytest.mark.parametrize("function", [match, match_without_hessians])
+def test_data_that_nothing_depends_on_has_a_gradient_of_zero(function):
+    images, before, after = (torch.ones(3, dtype=torch.float64) * k for k in (1, 2, 3))
+    found = function(Loss(lambda theta, x: theta.sum()), (images,), before, after, -1.0, 2)
+    assert not found.gradients[0].any() and float(found.log_rate)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e25])
+def test_an_expert_whose_way_cannot_be_measured_is_refused(length):
+    before = torch.zeros(3)
+    with pytest.raises(ValueError, match="squared distance"):
+        geometry(before, before, before + length)
+    with pytest.raises(ValueError, match="before and after are empty"):
+        geometry(before[:0], before[:0], before[:0])
+    with pytest.raises(TypeError, match="before is torch.float16"):
+        geometry(before.half(), before.half(), before.half() + 1)
+
+
+LAST = ("after", "log_rate", "steps")
+
+
 @pytest.mark.parametrize("function", [match, match_without_hessians, probe])
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
@@ -149,6 +189,9 @@ def test_nothing_of_the_caller_s_is_changed():
         ({"steps": 0}, ValueError, "steps is 0"),
         ({"log_rate": math.nan}, ValueError, "log_rate is nan"),
         ({"log_rate": 1e4}, ValueError, "log_rate is 10000"),
+        ({"log_rate": True}, ValueError, "log_rate is True"),
+        ({"synthetic": (torch.arange(3),)}, TypeError, "synthetic is a tuple"),
+        ({"synthetic": torch.ones(3)}, TypeError, "synthetic is a Tensor"),
         ({"log_rate": "fast"}, ValueError, "log_rate is 'fast'"),
         ({"inner": F.cross_entropy}, TypeError, "inner is a function"),
         ({"after": None}, ValueError, "before and after are equal"),
@@ -158,13 +201,12 @@ def test_nothing_of_the_caller_s_is_changed():
 )
 def test_bad_arguments_are_refused(function, wrong, error, said):
     synthetic, before, after = problem()
-    given = {"inner": INNER, "after": after, "log_rate": -1.0, "steps": 2} | wrong
+    given = {"inner": INNER, "after": after, "log_rate": -1.0, "steps": 2}
+    given |= {"synthetic": synthetic} | wrong
     if given["after"] is None:
         given["after"] = before
     elif given["after"] is math.nan:
         given["after"] = after.clone()
         given["after"][0] = math.nan
     with pytest.raises(error, match=said):
-        function(
-            given["inner"], synthetic, before, given["after"], given["log_rate"], given["steps"]
-        )
+        function(given["inner"], given["synthetic"], before, *map(given.get, LAST))
