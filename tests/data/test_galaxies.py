@@ -366,6 +366,9 @@ def test_bad_votes_are_refused():
         class_scores(good | {"bar": [0.5, 0.5]})
     with pytest.raises(ValueError, match="'smooth, in between' has 0 galaxies"):
         curated(class_scores(votes(smooth=[1.0], round=[1.0])), 2)
+    # A galaxy without a score above zero is of no class.
+    with pytest.raises(ValueError, match="'smooth, round' has 0 galaxies"):
+        curated(np.zeros((20, 10)), 1)
     with pytest.raises(ValueError, match="not finite"):
         curated(np.full((3, 10), np.nan))
     with pytest.raises(ValueError, match="scores have shape"):
