@@ -5,6 +5,8 @@ import json
 import pytest
 from facts_of_a_run import CLAIM, FACTS
 
+from kempe_nb.publish.sphinx.ledger import own_code
+
 
 def claim(name, kind="measurement", **changes):
     return CLAIM | {"id": name, "kind": kind, "sentence": f"Sentence <{name}>."} | changes
@@ -72,6 +74,31 @@ def test_a_row_tells_the_whole_claim(ledger):
     assert not row.details.has_attr("open")
     data = {name: row[f"data-{name}"] for name in ("chapter", "kind", "verdict")}
     assert data == {"chapter": "new", "kind": "measurement", "verdict": "differs"}
+
+
+def test_a_row_has_the_code_of_its_own_claim_and_what_that_needs():
+    code = """# How far.
+gap = 3
+_ = claims.check(
+    "first",
+    "One.",
+    gap,
+)
+
+for each in range(2):
+    gap += each
+claims.check("second", "Two.", gap)
+print(gap)
+"""
+    first = own_code(code, "first")
+    assert "second" not in first and first.count("claims.check") == 1
+    assert first.startswith("# How far.\ngap = 3\n_ = claims.check(\n") and "print(gap)" in first
+    second = own_code(code, "second")
+    assert second == (
+        "# How far.\ngap = 3\nfor each in range(2):\n    gap += each\n"
+        'claims.check("second", "Two.", gap)\nprint(gap)'
+    )
+    assert own_code(code, "made-in-a-loop") == code.strip()
 
 
 def test_only_measurements_are_counted_as_evidence(ledger):

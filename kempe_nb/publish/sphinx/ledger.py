@@ -1,5 +1,6 @@
 """The ledger: one page with all claims of the book, which `ledger.js` can filter."""
 
+import ast
 from collections import Counter
 from html import escape
 
@@ -127,6 +128,28 @@ def _rows(docname: str, paper: str, claims: list[dict]) -> str:
     )
 
 
+def own_code(code: str, claim_id: str) -> str:
+    """Return the code of a cell without the statements that check its other claims.
+
+    A cell may check a dozen of them, and the ledger would show each a dozen times. Code that does
+    not name the claim is returned whole: it makes the name, in a loop for example.
+    """
+    lines = code.splitlines()
+    for statement in reversed(ast.parse(code).body):
+        call = getattr(statement, "value", None)
+        if (
+            isinstance(call, ast.Call)
+            and ast.unparse(call.func) == "claims.check"
+            and ast.literal_eval(call.args[0]) != claim_id
+        ):
+            del lines[statement.lineno - 1 : statement.end_lineno]
+            # The blank line that stood behind it goes as well.
+            if lines[statement.lineno - 1 : statement.lineno] == [""]:
+                del lines[statement.lineno - 1]
+    kept = "\n".join(lines).strip()
+    return kept if claim_id in kept else code.strip()
+
+
 def _row(docname: str, paper: str, claim: dict) -> str:
     """Return the row of a claim, with its code folded."""
     name, kind = anchor_of(docname, claim["id"]), claim.get("kind", "")
@@ -135,7 +158,7 @@ def _row(docname: str, paper: str, claim: dict) -> str:
         # The anchor stands inside: a browser opens the details that a link leads into.
         code = (
             f"<details><summary>Code</summary><pre><code id='code-{name}'>"
-            f"{escape(claim['code'].strip())}</code></pre></details>"
+            f"{escape(own_code(claim['code'], claim['id']))}</code></pre></details>"
         )
     said = f"<p>The paper: {escape(claim['paper'])}.</p>" if claim["paper"] else ""
     return (
