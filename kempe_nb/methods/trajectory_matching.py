@@ -33,9 +33,33 @@ from kempe_nb.checks import (
     common_device,
 )
 from kempe_nb.methods.optimisers import SGD, Tensors
-from kempe_nb.methods.unrolled import Batch, Loss, adjoint_steps, advance, start
+from kempe_nb.methods.unrolled import Batch, Loss, State, adjoint_steps, advance, start
 
 FLOATS = torch.float32, torch.float64
+
+
+class Student(NamedTuple):
+    """How a student is trained on the synthetic data.
+
+    Attributes
+    ----------
+    inner : Loss
+        Of a step.
+    synthetic : tuple of torch.Tensor
+        Images, labels; see `unrolled.meta_gradient`.
+    log_rate : float
+        log alpha.
+    steps : int
+        N, at least 1.
+    batch : callable, optional
+        See `unrolled.meta_gradient`.
+    """
+
+    inner: Loss
+    synthetic: Tensors
+    log_rate: float
+    steps: int
+    batch: Batch | None = None
 
 
 class Match(NamedTuple):
@@ -100,32 +124,14 @@ def geometry(before: torch.Tensor, theta: torch.Tensor, after: torch.Tensor) -> 
     return Geometry(length / distance.sqrt(), cosine)
 
 
-def match(
-    inner: Loss,
-    synthetic: Tensors,
-    before: torch.Tensor,
-    after: torch.Tensor,
-    log_rate: float,
-    steps: int,
-    *,
-    batch: Batch | None = None,
-) -> Match:
+def match(student: Student, before: torch.Tensor, after: torch.Tensor) -> Match:
     """Return the matching loss with its exact gradient.
 
     Parameters
     ----------
-    inner : Loss
-        Of a student's step.
-    synthetic : tuple of torch.Tensor
-        Images, labels; see `unrolled.meta_gradient`.
+    student : Student
     before, after : float32 or float64 [P]
         theta*_s and theta*_t of an expert.
-    log_rate : float
-        log alpha.
-    steps : int
-        N, at least 1.
-    batch : callable, optional
-        See `unrolled.meta_gradient`.
 
     Raises
     ------
@@ -135,18 +141,19 @@ def match(
         For steps below one, an expert that did not move or holds numbers that are not finite, or a
         rate beyond the numbers of the type.
     """
-    before, after, distance, optimiser, steps = _checked(
-        inner, synthetic, before, after, log_rate, steps
-    )
+    student, optimiser = _checked(student)
+    before, after, distance = _checked_expert(before, after)
     states = [start(before, optimiser)]
-    for _ in range(steps):
-        states.append(advance(inner, synthetic, states[-1], optimiser, 1, batch=batch))
+    for _ in range(student.steps):
+        states.append(_advanced(student, states[-1], optimiser, 1))
     adjoint = 2 * (states[-1].theta - after) / distance
-    total = tuple(torch.zeros_like(each) for each in synthetic if each.is_floating_point())
+    total = tuple(torch.zeros_like(each) for each in student.synthetic if each.is_floating_point())
     of_rate = adjoint.new_zeros(())
     # Batches are differentiated here, whatever the caller's mode is.
     with torch.enable_grad():
-        backwards = adjoint_steps(inner, synthetic, states, optimiser, adjoint, batch=batch)
+        backwards = adjoint_steps(
+            student.inner, student.synthetic, states, optimiser, adjoint, batch=student.batch
+        )
         # The step to a state has the gradient that the state keeps, and the adjoint behind it.
         for state, back in zip(reversed(states), backwards, strict=False):
             of_rate -= optimiser.lr * (state.gradient @ adjoint)
@@ -157,35 +164,27 @@ def match(
     return Match(loss, total, of_rate, states[-1].theta)
 
 
-def match_without_hessians(
-    inner: Loss,
-    synthetic: Tensors,
-    before: torch.Tensor,
-    after: torch.Tensor,
-    log_rate: float,
-    steps: int,
-    *,
-    batch: Batch | None = None,
-) -> Match:
+def match_without_hessians(student: Student, before: torch.Tensor, after: torch.Tensor) -> Match:
     """Return the same with TESLA's gradient: exact for one step, another direction for more.
 
     The adjoint stays what it is at the end, so no states are kept. Parameters as in `match`.
     """
-    before, after, distance, optimiser, steps = _checked(
-        inner, synthetic, before, after, log_rate, steps
-    )
+    student, optimiser = _checked(student)
+    before, after, distance = _checked_expert(before, after)
     state = start(before, optimiser)
-    end = advance(inner, synthetic, state, optimiser, steps, batch=batch).theta
+    end = _advanced(student, state, optimiser, student.steps).theta
     adjoint = 2 * (end - after) / distance
-    synthetic = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in synthetic)
+    synthetic = tuple(d.detach().requires_grad_(d.is_floating_point()) for d in student.synthetic)
     floats = [each for each in synthetic if each.requires_grad]
     total = tuple(torch.zeros_like(each) for each in floats)
     of_rate = adjoint.new_zeros(())
-    for _ in range(steps):
+    for _ in range(student.steps):
         with torch.enable_grad():
-            data = batch(synthetic, state.step) if batch else synthetic
+            data = student.batch(synthetic, state.step) if student.batch else synthetic
             theta = state.theta.requires_grad_()
-            (gradient,) = torch.autograd.grad(inner.loss(theta, *data), theta, create_graph=True)
+            (gradient,) = torch.autograd.grad(
+                student.inner.loss(theta, *data), theta, create_graph=True
+            )
             if gradient.requires_grad:  # else the loss is linear in theta, and knows no data
                 found = torch.autograd.grad(
                     gradient, floats, -optimiser.lr * adjoint, materialize_grads=True
@@ -198,45 +197,42 @@ def match_without_hessians(
     return Match((end - after).square().sum() / distance, total, of_rate, end)
 
 
-def probe(
-    inner: Loss,
-    synthetic: Tensors,
-    before: torch.Tensor,
-    after: torch.Tensor,
-    log_rate: float,
-    steps: int,
-    *,
-    batch: Batch | None = None,
-) -> torch.Tensor:
+def probe(student: Student, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Return the matching loss alone, without a graph; parameters as in `match`."""
-    before, after, distance, optimiser, steps = _checked(
-        inner, synthetic, before, after, log_rate, steps
-    )
-    state = start(before, optimiser)
-    end = advance(inner, synthetic, state, optimiser, steps, batch=batch).theta
+    student, optimiser = _checked(student)
+    before, after, distance = _checked_expert(before, after)
+    end = _advanced(student, start(before, optimiser), optimiser, student.steps).theta
     return (end - after).square().sum() / distance
 
 
-def _checked(inner, synthetic, before, after, log_rate, steps):
-    """Return snapshots without a graph, their squared distance, the optimiser and the steps."""
+def _advanced(student: Student, state: State, optimiser: SGD, steps: int) -> State:
+    return advance(student.inner, student.synthetic, state, optimiser, steps, batch=student.batch)
+
+
+def _checked(student: Student) -> tuple[Student, SGD]:
+    """Return the student with checked numbers, and its optimiser."""
+    if not isinstance(student, Student):
+        raise TypeError(f"student is a {type(student).__name__}; accepted is a Student")
+    inner, synthetic = student.inner, student.synthetic
     if not isinstance(inner, Loss):
         raise TypeError(f"inner is a {type(inner).__name__}; accepted is a Loss")
     tensors = isinstance(synthetic, tuple) and all(isinstance(d, torch.Tensor) for d in synthetic)
-    if not (tensors and any(each.is_floating_point() for each in synthetic)):
+    floats = [d.dtype for d in synthetic if d.is_floating_point()] if tensors else []
+    if not floats:
         raise TypeError(
             f"synthetic is a {type(synthetic).__name__}; accepted is a tuple of tensors, at least "
             "one of floating-point numbers"
         )
-    before, after, distance = _checked_expert(before, after)
-    log_rate = checked_number(log_rate, "log_rate", -math.inf, math.inf, "a number")
-    # Tiny rates are numbers of the type as well as large ones are.
-    limit = torch.finfo(before.dtype)
+    log_rate = checked_number(student.log_rate, "log_rate", -math.inf, math.inf, "a number")
+    # A tiny rate has to be a number of the type as well as a large one.
+    limit = torch.finfo(floats[0])
     if not math.log(limit.tiny) < log_rate < math.log(limit.max):
         raise ValueError(
-            f"log_rate is {log_rate:g}; accepted is the logarithm of a number of {before.dtype}, "
+            f"log_rate is {log_rate:g}; accepted is the logarithm of a number of {floats[0]}, "
             f"{math.log(limit.tiny):.0f} to {math.log(limit.max):.0f}"
         )
-    return before, after, distance, SGD(math.exp(log_rate)), checked_integer(steps, "steps", 1)
+    steps = checked_integer(student.steps, "steps", 1)
+    return student._replace(log_rate=log_rate, steps=steps), SGD(math.exp(log_rate))
 
 
 def _checked_expert(before: torch.Tensor, after: torch.Tensor) -> Tensors:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kempe_nb.methods.trajectory_matching import (
+    Student,
     geometry,
     match,
     match_without_hessians,
@@ -49,13 +50,13 @@ def by_autograd(synthetic, before, after, log_rate, steps, batch=None):
 @given(st.integers(0, 99), st.integers(1, 8), st.floats(-5.0, 0.0))
 def test_the_gradient_is_that_of_autograd_through_all_steps(seed, steps, log_rate):
     synthetic, before, after = problem(seed)
-    found = match(INNER, synthetic, before, after, log_rate, steps)
+    found = match(Student(INNER, synthetic, log_rate, steps), before, after)
     loss, theta, expected = by_autograd(synthetic, before, after, log_rate, steps)
     torch.testing.assert_close(found.loss, loss, rtol=1e-12, atol=0)
     torch.testing.assert_close(found.theta, theta, rtol=1e-12, atol=1e-14)
     for one, other in zip((*found.gradients, found.log_rate), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
-    alone = probe(INNER, synthetic, before, after, log_rate, steps)
+    alone = probe(Student(INNER, synthetic, log_rate, steps), before, after)
     torch.testing.assert_close(alone, loss, rtol=1e-12, atol=0)
 
 
@@ -66,7 +67,7 @@ def test_batches_are_chosen_by_their_step():
         rows = torch.arange(3) + step % 3
         return tuple(each[rows] for each in data)
 
-    found = match(INNER, synthetic, before, after, -1.0, 5, batch=batch)
+    found = match(Student(INNER, synthetic, -1.0, 5, batch=batch), before, after)
     _, _, expected = by_autograd(synthetic, before, after, -1.0, 5, batch)
     for one, other in zip((*found.gradients, found.log_rate), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
@@ -76,7 +77,7 @@ def test_batches_are_chosen_by_their_step():
 def test_without_hessians_one_step_is_exact(seed, log_rate):
     synthetic, before, after = problem(seed)
     exact, rough = (
-        function(INNER, synthetic, before, after, log_rate, 1)
+        function(Student(INNER, synthetic, log_rate, 1), before, after)
         for function in (match, match_without_hessians)
     )
     for one, other in zip(
@@ -94,7 +95,8 @@ def test_on_a_quadratic_both_have_their_closed_forms(steps, log_rate):
     draw = torch.Generator().manual_seed(steps)
     images, before, after = (torch.randn(3, generator=draw, dtype=torch.float64) for _ in range(3))
     exact, rough = (
-        f(inner, (images,), before, after, log_rate, steps) for f in (match, match_without_hessians)
+        f(Student(inner, (images,), log_rate, steps), before, after)
+        for f in (match, match_without_hessians)
     )
     rate = math.exp(log_rate)
     end = images + (1 - rate * h) ** steps * (before - images)
@@ -110,7 +112,8 @@ def test_without_hessians_is_exact_for_a_loss_without_curvature():
     draw = torch.Generator().manual_seed(0)
     images, before, after = (torch.randn(7, generator=draw, dtype=torch.float64) for _ in range(3))
     exact, rough = (
-        f(inner, (images,), before, after, -1.0, 9) for f in (match, match_without_hessians)
+        f(Student(inner, (images,), -1.0, 9), before, after)
+        for f in (match, match_without_hessians)
     )
     torch.testing.assert_close(exact.gradients, rough.gradients)
     torch.testing.assert_close(exact.log_rate, rough.log_rate)
@@ -119,7 +122,7 @@ def test_without_hessians_is_exact_for_a_loss_without_curvature():
 @given(st.integers(0, 99), st.integers(1, 6), st.floats(-4.0, 1.0))
 def test_the_loss_is_its_geometry(seed, steps, log_rate):
     synthetic, before, after = problem(seed)
-    found = match(INNER, synthetic, before, after, log_rate, steps)
+    found = match(Student(INNER, synthetic, log_rate, steps), before, after)
     shape = geometry(before, found.theta, after)
     torch.testing.assert_close(shape.loss, found.loss, rtol=1e-10, atol=1e-12)
     # The best length on the same line.
@@ -137,7 +140,7 @@ def test_nothing_of_the_caller_s_is_changed():
     synthetic, before, after = problem()
     kept = [each.clone() for each in (*synthetic, before, after)]
     for function in (match, match_without_hessians, probe):
-        function(INNER, synthetic, before, after, -1.0, 3)
+        function(Student(INNER, synthetic, -1.0, 3), before, after)
     assert all(map(torch.equal, kept, (*synthetic, before, after)))
     assert not any(each.requires_grad for each in (*synthetic, before, after))
 
@@ -149,22 +152,22 @@ def test_gradients_are_the_same_whatever_the_caller_s_mode_is(function):
     def batch(data, step):
         return 2 * data[0], data[1]
 
-    expected = function(INNER, synthetic, before, after, -1.0, 3, batch=batch)
+    expected = function(Student(INNER, synthetic, -1.0, 3, batch=batch), before, after)
     with torch.no_grad():
-        found = function(INNER, synthetic, before, after, -1.0, 3, batch=batch)
+        found = function(Student(INNER, synthetic, -1.0, 3, batch=batch), before, after)
     torch.testing.assert_close(found, expected)
     # Snapshots of a network that is still being trained.
     tracked = before.clone().requires_grad_(), after.clone().requires_grad_()
-    found = function(INNER, synthetic, *tracked, -1.0, 3, batch=batch)
+    found = function(Student(INNER, synthetic, -1.0, 3, batch=batch), *tracked)
     torch.testing.assert_close(found, expected)
     assert not any(each.requires_grad for each in (found.loss, found.log_rate, found.theta))
-    assert not probe(INNER, synthetic, *tracked, -1.0, 3).requires_grad
+    assert not probe(Student(INNER, synthetic, -1.0, 3), *tracked).requires_grad
 
 
 @pytest.mark.parametrize("function", [match, match_without_hessians])
 def test_data_that_nothing_depends_on_has_a_gradient_of_zero(function):
     images, before, after = (torch.ones(3, dtype=torch.float64) * k for k in (1, 2, 3))
-    found = function(Loss(lambda theta, x: theta.sum()), (images,), before, after, -1.0, 2)
+    found = function(Student(Loss(lambda theta, x: theta.sum()), (images,), -1.0, 2), before, after)
     assert not found.gradients[0].any() and float(found.log_rate)
 
 
@@ -179,7 +182,7 @@ def test_an_expert_whose_way_cannot_be_measured_is_refused(length):
         geometry(before.half(), before.half(), before.half() + 1)
 
 
-LAST = ("after", "log_rate", "steps")
+NAMES = ("inner", "synthetic", "log_rate", "steps")
 
 
 @pytest.mark.parametrize("function", [match, match_without_hessians, probe])
@@ -209,4 +212,4 @@ def test_bad_arguments_are_refused(function, wrong, error, said):
         given["after"] = after.clone()
         given["after"][0] = math.nan
     with pytest.raises(error, match=said):
-        function(given["inner"], given["synthetic"], before, *map(given.get, LAST))
+        function(Student(*map(given.get, NAMES)), before, given["after"])
