@@ -82,9 +82,38 @@ def photographed(
     individual = checked_not_negative(individual, "individual")
     noise = checked_not_negative(noise, "noise")
     light = render(galaxies, size, blur=BLUR * size)
+    return exposed(light, generator, noise=noise, individual=individual)
+
+
+def exposed(
+    light: np.ndarray,
+    generator: np.random.Generator,
+    *,
+    noise: float = NOISE,
+    individual: float = 0.0,
+) -> torch.Tensor:
+    """Return light with noise, stretched; see `photographed`, of which this is the second half.
+
+    Parameters
+    ----------
+    light : float32 [N, 3, size, size]
+        As `render` returns it.
+
+    Raises
+    ------
+    ValueError
+        For light that is none, or a noise or spread below zero.
+    """
+    individual = checked_not_negative(individual, "individual")
+    noise = checked_not_negative(noise, "noise")
+    if not isinstance(light, np.ndarray) or light.dtype != np.float32 or light.ndim != 4:
+        found = getattr(light, "dtype", type(light).__name__)
+        raise ValueError(f"light is {found}; accepted is an array of float32, [N, 3, size, size]")
+    pixels = light.shape[-1] ** 2
     own = np.exp(individual * generator.standard_normal((len(light), 3, 1, 1)))
-    grain = noise / size**2 * generator.standard_normal(light.shape, np.float32)
-    return torch.from_numpy(stretched((light * own + grain).astype(np.float32), SOFTENING / size**2))
+    grain = noise / pixels * generator.standard_normal(light.shape, np.float32)
+    seen = (light * own + grain).astype(np.float32)
+    return torch.from_numpy(stretched(seen, SOFTENING / pixels))
 
 
 def simulated(

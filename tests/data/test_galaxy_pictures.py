@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from kempe_nb.data.errors import DataError
-from kempe_nb.data.galaxies import CLASSES, draw_galaxies
-from kempe_nb.data.galaxy_pictures import from_folder, photographed, simulated
+from kempe_nb.data.galaxies import CLASSES, draw_galaxies, render
+from kempe_nb.data.galaxy_pictures import BLUR, exposed, from_folder, photographed, simulated
 
 
 def drawn(count=40, seed=0):
@@ -69,6 +69,21 @@ def test_bad_settings_of_a_photograph_are_refused(changed, said):
     settings = {"size": 16, "generator": np.random.default_rng(0)} | changed
     with pytest.raises(ValueError, match=said):
         photographed(drawn(2), **settings)
+
+
+def test_a_photograph_is_light_that_was_exposed():
+    galaxies = drawn(3)
+    whole = photographed(galaxies, 16, np.random.default_rng(1), individual=0.2)
+    light = render(galaxies, 16, blur=16 * BLUR)
+    before = light.copy()
+    assert torch.equal(exposed(light, np.random.default_rng(1), individual=0.2), whole)
+    assert (light == before).all()
+
+
+@pytest.mark.parametrize("light", [[1.0], np.zeros((1, 3, 4, 4)), np.zeros((3, 4, 4), np.float32)])
+def test_light_that_is_none_is_refused(light):
+    with pytest.raises(ValueError, match="light is"):
+        exposed(light, np.random.default_rng(0))
 
 
 def test_a_class_without_galaxies_is_refused():
