@@ -84,7 +84,9 @@ def photographed(
     light = render(galaxies, size, blur=BLUR * size)
     own = np.exp(individual * generator.standard_normal((len(light), 3, 1, 1)))
     grain = noise / size**2 * generator.standard_normal(light.shape, np.float32)
-    return torch.from_numpy(stretched((light * own + grain).astype(np.float32), SOFTENING / size**2))
+    return torch.from_numpy(
+        stretched((light * own + grain).astype(np.float32), SOFTENING / size**2)
+    )
 
 
 def simulated(
@@ -117,7 +119,7 @@ def simulated(
         )
         for labels, galaxies in parts
     ]
-    return _standardised(*found, CLASSES)
+    return standardised_set(*found, CLASSES)
 
 
 def from_folder(folder: str | os.PathLike[str], *, size: int = 32) -> GalaxySet:
@@ -139,28 +141,53 @@ def from_folder(folder: str | os.PathLike[str], *, size: int = 32) -> GalaxySet:
             f"{folder} has classes {found[0].classes} in train and {found[1].classes} in test; "
             "accepted are the same"
         )
-    return _standardised(
-        *(Pictures(_middle(each.images, size, str(folder)), each.labels) for each in found),
+    return standardised_set(
+        *(Pictures(middle_half(each.images, size, str(folder)), each.labels) for each in found),
         found[0].classes,
     )
 
 
-def _middle(images: torch.Tensor, size: int, folder: str) -> torch.Tensor:
-    height, width = images.shape[2:]
+def check_middle(height: int, width: int, size: int, folder: str) -> None:
+    """Refuse pictures whose middle half is smaller than `size`; `folder` begins the message."""
     if min(height, width) < 2 * size:
         raise DataError(
             f"{folder} has pictures of {height} x {width}; accepted are sides from {2 * size} on, "
             f"whose middle half has {size} pixels"
         )
+
+
+def middle_half(images: torch.Tensor, size: int, folder: str) -> torch.Tensor:
+    """Return the middle half of each side, its pixels averaged down; float32 [N, 3, size, size].
+
+    Parameters
+    ----------
+    images : uint8 [N, 3, H, W]
+    size : int
+        Pixels a side.
+    folder : str
+        Begins the message.
+
+    Raises
+    ------
+    DataError
+        For pictures whose middle is smaller than `size`.
+    """
+    height, width = images.shape[2:]
+    check_middle(height, width, size, folder)
     rows, columns = ((side - side // 2) // 2 for side in (height, width))
     kept = images[:, :, rows : rows + height // 2, columns : columns + width // 2]
     # In parts: floats of all pictures would take four times the memory of the files' pixels.
-    return torch.cat(
-        [F.adaptive_avg_pool2d(part.float() / 255, size) for part in kept.split(256)]
-    )
+    return torch.cat([F.adaptive_avg_pool2d(part.float() / 255, size) for part in kept.split(256)])
 
 
-def _standardised(train: Pictures, test: Pictures, classes: tuple[str, ...]) -> GalaxySet:
+def standardised_set(train: Pictures, test: Pictures, classes: tuple[str, ...]) -> GalaxySet:
+    """Return shown pictures as a set, standardised by those for training.
+
+    Raises
+    ------
+    DataError
+        If a colour is the same in all pixels of all pictures for training.
+    """
     mean = train.images.mean((0, 2, 3))[:, None, None]
     spread = train.images.std((0, 2, 3))[:, None, None]
     if not (spread > 0).all():
