@@ -60,8 +60,8 @@ def columns_of(layout, counts):
     """Return a catalogue as {column: cells}, as it is published: raw numbers between others."""
     fractions, draw = fractions_of(counts), np.random.default_rng(1)
     number = "dr7objid" if layout is WILLETT else "id_str"
-    found = {"ra": draw.uniform(0, 360, len(counts["bar"]))}
-    found[number] = [FIRST + 11 * row for row in range(len(counts["bar"]))]
+    found = {number: [FIRST + 11 * row for row in range(len(counts["bar"]))]}
+    found["ra"] = draw.uniform(0, 360, len(counts["bar"])).tolist()
     for question, answers in layout.questions.items():
         asked = sum(counts[vote] for vote in answers) > 0
         for vote, answer in answers.items():
