@@ -1,7 +1,7 @@
 """Catalogues of Galaxy Zoo 2 with raw fractions of votes, in the two layouts that are published.
 
-Nothing is downloaded here. The table of Willett and others (MNRAS 435, 2835, 2013) and Hart and
-others (MNRAS 461, 3663, 2016) is CSV, gz2_hart16.csv.gz at data.galaxyzoo.org; that of the package
+Nothing is downloaded here. The table of Willett and others (MNRAS 435, 2835, 2013; debiased anew in
+MNRAS 461, 3663, 2016) is CSV, gz2_hart16.csv.gz at data.galaxyzoo.org; that of the package
 galaxy-datasets is parquet.
 """
 

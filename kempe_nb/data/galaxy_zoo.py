@@ -28,7 +28,7 @@ from kempe_nb.data.galaxy_votes import class_scores, curated
 
 __all__ = ["curated_set", "votes_from_catalogue"]
 
-#: Files that are read before they are averaged down, for pictures take ten times the memory before.
+#: Pictures that are held at their full size at a time: all of them would take several gigabytes.
 PART = 64
 
 
