@@ -68,18 +68,21 @@ def test_a_lesson_comes_last_in_every_list_of_its_paper(book):
 
 def test_a_planned_paper_gets_its_page_its_card_and_its_section(book):
     intro = book.book / "intro.md"
-    card = "- chapter: galaxy_distillation\n"
-    other = "- chapter: wide_networks\n  title: Width\n  question: How wide?\n  planned: true\n"
-    intro.write_text(intro.read_text().replace(card, other + card))
-    assert main(["new", "galaxy_distillation/1_embeddings", *TEXT]) == 0
-    assert sections(book, "galaxy_distillation") == ["chapters/galaxy_distillation/1_embeddings"]
+    first = "- chapter: model_collapse\n"
+    planned = "".join(
+        f"- chapter: {name}\n  title: A title\n  question: How?\n  planned: true\n"
+        for name in ("deep_networks", "odd_networks")
+    )
+    intro.write_text(intro.read_text().replace(first, planned + first))
+    assert main(["new", "deep_networks/1_embeddings", *TEXT]) == 0
+    assert sections(book, "deep_networks") == ["chapters/deep_networks/1_embeddings"]
     cards = {card["chapter"]: card for card in yaml_of(intro, "chapters")}
-    assert "planned" not in cards["galaxy_distillation"] and "planned" in cards["wide_networks"]
-    assert "(chapters/galaxy_distillation/index.md)" in (book.book / "teach.md").read_text()
-    index = book.book / "chapters" / "galaxy_distillation" / "index.md"
+    assert "planned" not in cards["deep_networks"] and "planned" in cards["odd_networks"]
+    assert "(chapters/deep_networks/index.md)" in (book.book / "teach.md").read_text()
+    index = book.book / "chapters" / "deep_networks" / "index.md"
     assert [each["lesson"] for each in yaml_of(index, "lessons")] == ["1_embeddings"]
-    assert main(["new", "galaxy_distillation/2_distilled", *TEXT]) == 0
-    assert len(sections(book, "galaxy_distillation")) == len(yaml_of(index, "lessons")) == 2
+    assert main(["new", "deep_networks/2_distilled", *TEXT]) == 0
+    assert len(sections(book, "deep_networks")) == len(yaml_of(index, "lessons")) == 2
 
 
 def test_a_paper_that_nobody_planned_gets_a_card(book):
