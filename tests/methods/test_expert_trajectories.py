@@ -249,7 +249,7 @@ def test_a_file_that_is_no_expert_is_refused(tmp_path, spoil):
         torch.save({"step": 5}, file)
     else:
         file.write_bytes(file.read_bytes()[:900] if spoil == "cut" else b"")
-    with pytest.raises(ValueError, match="expert_0000.pt holds something else; accepted is a chec"):
+    with pytest.raises(ValueError, match="expert_0000.pt holds something else; accepted is a"):
         trained(count=1, folder=tmp_path)
 
 
