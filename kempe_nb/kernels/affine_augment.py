@@ -65,8 +65,9 @@ def affine_augment(
     """Return augmented images; `kempe_nb.methods.augmentation` draws the parameters.
 
     It can be differentiated any number of times with respect to the images, backwards and forwards,
-    by autograd and under `torch.func`, also within `torch.func.vmap`. `torch.compile` takes the
-    definition and fuses it. NaN stays in its image.
+    by autograd and under `torch.func`, also within `torch.func.vmap` (but not with
+    `is_grads_batched=True`, which knows fewer operations). `torch.compile` takes the definition and
+    fuses it. NaN stays in its image.
 
     Parameters
     ----------
