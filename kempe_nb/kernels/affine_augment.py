@@ -31,6 +31,8 @@ When not to use it: to learn the augmentation itself, since the row is not diffe
 sample far below the resolution of the image, where a bilinear gather skips pixels.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -53,6 +55,8 @@ COLUMNS = (
 )
 #: Where the gather of an unchanged image is in a row.
 UNCHANGED = (0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0)
+#: The columns that hold integers.
+_WHOLE = [3, 4, 5, 6, 7, 8]
 #: The matrix may enlarge and shrink by at most so much, in any direction.
 MOST_SCALE = 8
 #: The most channels of which the Triton code holds one pixel on chip.
@@ -283,47 +287,47 @@ def _check(images: torch.Tensor, parameters: torch.Tensor) -> None:
 
 def check_values(rows: np.ndarray, height: int, width: int) -> None:
     """Refuse rows [N, 15] with a number that is out of its range, by its column and row."""
-    columns = dict(zip(COLUMNS, rows.T, strict=True))
-    for name, column in columns.items():
-        _refuse(~np.isfinite(column), name, column, "a finite number")
-    for name in ("saturation", "contrast"):
-        _refuse(columns[name] < 0, name, columns[name], "a number from 0 on")
-    for axis, side, start, length in (
-        ("y", height, "cut_top", "cut_height"),
-        ("x", width, "cut_left", "cut_width"),
-    ):
-        shift, move = columns[f"shift_{axis}"], columns[f"move_{axis}"]
-        _refuse(
-            (shift != np.rint(shift)) | (abs(shift) > side),
-            *(f"shift_{axis}", shift, f"an integer from {-side} to {side}"),
-        )
-        _refuse(abs(move) > side, f"move_{axis}", move, f"a number from {-side} to {side}")
-        first, count = columns[start], columns[length]
-        for name, number in ((start, first), (length, count)):
-            _refuse(
-                (number != np.rint(number)) | (number < 0) | (number > side),
-                *(name, number, f"an integer from 0 to {side}"),
-            )
-        _refuse(
-            first + count > side, f"{start} + {length}", first + count, f"a sum of at most {side}"
-        )
-    _check_matrices(*(columns[name] for name in ("yy", "yx", "xy", "xx")))
+    low, high = _ends(height, width)
+    # NaN is no number between two others.
+    wrong = ~((rows >= low) & (rows <= high))
+    wrong[:, _WHOLE] |= rows[:, _WHOLE] != np.rint(rows[:, _WHOLE])
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        accepted = _accepted(column, low[column], high[column])
+        _refuse(wrong[:, column], COLUMNS[column], rows[:, column], accepted)
+    for start, side in ((5, height), (6, width)):
+        end = rows[:, start] + rows[:, start + 2]
+        name = f"{COLUMNS[start]} + {COLUMNS[start + 2]}"
+        _refuse(end > side, name, end, f"a sum of at most {side}")
+    _check_matrices(*rows[:, 9:13].T)
+
+
+@lru_cache
+def _ends(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest number that each column may hold, [15]."""
+    most, sides = np.finfo(np.float64).max, (height, width)
+    low = (-most, 0, 0, *(-side for side in sides), 0, 0, 0, 0, *(-most,) * 4, -height, -width)
+    return np.array(low), np.array([most] * 3 + [*sides] * 3 + [most] * 4 + [*sides])
+
+
+def _accepted(column: int, low: float, high: float) -> str:
+    kind = "an integer" if column in _WHOLE else "a number"
+    if high == np.finfo(np.float64).max:
+        return f"{kind} from {low:g} on" if low == 0 else "a finite number"
+    return f"{kind} from {low:g} to {high:g}"
 
 
 def _check_matrices(yy, yx, xy, xx) -> None:
     """Refuse a matrix that is singular, or scales too much in some direction."""
     turning, mirroring = np.hypot(yy + xx, yx - xy) / 2, np.hypot(yy - xx, yx + xy) / 2
+    ends = f"a number from 1/{MOST_SCALE} to {MOST_SCALE}"
     for name, value in (
         ("largest", turning + mirroring),
         ("smallest", abs(turning - mirroring)),
     ):
         # What is at the end up to rounding is in.
         outside = (value > MOST_SCALE * (1 + 1e-9)) | (value * MOST_SCALE < 1 - 1e-9)
-        _refuse(
-            outside,
-            *(f"the {name} singular value of the matrix", value),
-            f"a number from 1/{MOST_SCALE} to {MOST_SCALE}",
-        )
+        _refuse(outside, f"the {name} singular value of the matrix", value, ends)
 
 
 def _refuse(wrong: np.ndarray, name: str, values: np.ndarray, accepted: str) -> None:
