@@ -56,6 +56,13 @@ def test_the_published_strengths():
         assert counts.min() > 0.8 * MANY / len(values)
 
 
+def test_half_a_pixel_is_a_whole_one():
+    found = draw(500, (28, 7))
+    # 28 / 8 is 3.5, and 7 / 2, too.
+    assert found["shift_y"].max() == -found["shift_y"].min() == 4
+    assert found["cut_width"].max() == 4
+
+
 def test_a_rectangle_is_half_as_wide_and_cut_off_at_the_edges():
     found = draw(effects=["cutout"])
     for start, length, side in (("cut_top", "cut_height", 32), ("cut_left", "cut_width", 40)):
