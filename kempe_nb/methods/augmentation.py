@@ -156,9 +156,17 @@ def draw_augmentations(
 
     Raises
     ------
+    TypeError
+        For another kind of generator or of strengths.
     ValueError
         For a count or sides that are no such integers, and for effects that do not exist.
     """
+    for name, value, kind in (
+        ("generator", generator, np.random.Generator),
+        ("strengths", strengths, AugmentationStrengths),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is a {type(value).__name__}; accepted is a {kind.__name__}")
     count = checked_integer(count, "count", 0)
     size = checked_shape(size)
     if len(size) != 2 or min(size) < 1:

@@ -183,6 +183,8 @@ def test_no_strength_is_no_change():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"generator": 7}, "generator is a int; accepted is a Generator"),
+        ({"strengths": 0.5}, "strengths is a float; accepted is a AugmentationStrengths"),
         ({"count": -1}, "count is -1; accepted is an integer from 0 up"),
         ({"size": (0, 4)}, r"size is \(0, 4\); accepted are a height and a width from 1 on"),
         ({"size": (4, 4, 4)}, r"size is \(4, 4, 4\); accepted are a height and a width"),
@@ -191,7 +193,8 @@ def test_no_strength_is_no_change():
 )
 def test_bad_input_is_named(change, message):
     good = {"count": 2, "size": (4, 4), "generator": np.random.default_rng(0)}
-    with pytest.raises(ValueError, match=message):
+    error = TypeError if change.keys() & {"generator", "strengths"} else ValueError
+    with pytest.raises(error, match=message):
         draw_augmentations(**(good | change))
 
 
