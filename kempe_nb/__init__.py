@@ -12,6 +12,7 @@ _HOMES = {
     "LogisticNormalLaw": "kempe_nb.kernels.simplex_laws",
     "Traffic": "kempe_nb.traffic",
     "ZipfLaw": "kempe_nb.kernels.zipf",
+    "affine_augment": "kempe_nb.kernels.affine_augment",
     "class_moments": "kempe_nb.kernels.class_moments",
     "ensemble_moments": "kempe_nb.kernels.ensemble_moments",
     "ensemble_nll": "kempe_nb.kernels.ensemble_moments",
