@@ -67,7 +67,7 @@ MOST_CHANNELS = 64
 def affine_augment(
     images: torch.Tensor, parameters: torch.Tensor, *, impl: str | None = None
 ) -> torch.Tensor:
-    """Return augmented images; `kempe_nb.methods.augmentation` draws the parameters.
+    """Return augmented images; `methods.augmentation_draws` draws the parameters.
 
     It can be differentiated any number of times with respect to the images, backwards and forwards,
     by autograd and under `torch.func`, also within `torch.func.vmap` (but not with

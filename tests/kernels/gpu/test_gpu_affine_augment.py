@@ -13,7 +13,7 @@ from kempe_nb.kernels.affine_augment import (
     definition,
     transposed_definition,
 )
-from kempe_nb.methods.augmentation import draw_augmentations
+from kempe_nb.methods.augmentation_draws import draw_augmentations
 
 READY = torch.cuda.is_available() and dispatch.triton_version()
 pytestmark = pytest.mark.skipif(not READY, reason="no CUDA device with Triton")

@@ -8,7 +8,7 @@ import torch
 
 from kempe_nb import affine_augment, dispatch
 from kempe_nb.kernels.affine_augment import COLUMNS
-from kempe_nb.methods.augmentation import draw_augmentations
+from kempe_nb.methods.augmentation_draws import draw_augmentations
 
 if dispatch.numba_version():
     import numba

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kempe_nb import affine_augment
 from kempe_nb.kernels.affine_augment import COLUMNS, UNCHANGED
-from kempe_nb.methods.augmentation import (
+from kempe_nb.methods.augmentation_draws import (
     EFFECTS,
     PUBLISHED,
     AugmentationStrengths,
