@@ -61,9 +61,7 @@ def test_the_strength_of_a_mode_sees_its_number_and_not_its_direction(m, phase):
 def test_a_turn_multiplies_the_mode_by_its_phase(m, phase):
     plain, turned = (mode_amplitudes(waves(64, m, own))[m] for own in (0.0, phase))
     rings = np.abs(plain) > 0.2 * np.abs(plain).max()
-    np.testing.assert_allclose(
-        (turned / plain)[rings], np.exp(-1j * m * phase), atol=0.03, rtol=0
-    )
+    np.testing.assert_allclose((turned / plain)[rings], np.exp(-1j * m * phase), atol=0.03, rtol=0)
 
 
 def test_strengths_scale_with_the_light_and_keep_its_shape():

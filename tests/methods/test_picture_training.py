@@ -27,9 +27,8 @@ def test_each_picture_is_turned_into_one_of_its_eight(count, side, seed):
     before = images.clone()
     found = turned_at_random(images, np.random.default_rng(seed))
     assert torch.equal(images, before)
-    eight = [
-        own for k in range(4) for turned in [images.rot90(k, (2, 3))] for own in (turned, turned.flip(3))
-    ]
+    quarters = [images.rot90(k, (2, 3)) for k in range(4)]
+    eight = [own for turned in quarters for own in (turned, turned.flip(3))]
     same = torch.stack([(found == own).flatten(1).all(1) for own in eight])
     assert same.any(0).all()
 
