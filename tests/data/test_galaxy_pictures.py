@@ -80,6 +80,15 @@ def test_a_photograph_is_light_that_was_exposed():
     assert (light == before).all()
 
 
+def test_without_noise_light_is_stretched_from_twice_the_mean_of_a_galaxy_on():
+    light = np.linspace(0, 1, 3 * 16, dtype=np.float32).reshape(1, 3, 4, 4)
+    mean = light.mean(1, keepdims=True, dtype=np.float64)
+    softening = 2 / 16
+    expected = light * np.arcsinh(mean / softening) / (mean / softening)
+    found = exposed(light, np.random.default_rng(0), noise=0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("light", [[1.0], np.zeros((1, 3, 4, 4)), np.zeros((3, 4, 4), np.float32)])
 def test_light_that_is_none_is_refused(light):
     with pytest.raises(ValueError, match="light is"):

@@ -64,6 +64,11 @@ def test_a_turn_multiplies_the_mode_by_its_phase(m, phase):
     np.testing.assert_allclose((turned / plain)[rings], np.exp(-1j * m * phase), atol=0.03, rtol=0)
 
 
+def test_the_strength_of_an_even_sky_is_the_root_of_its_area_over_two_pi():
+    # The integral of R dR out to 15 pixels, one less than the edge.
+    assert mode_strengths(np.ones((32, 32)), 0)[0] == pytest.approx(15 / np.sqrt(2), rel=1e-12)
+
+
 def test_strengths_scale_with_the_light_and_keep_its_shape():
     light = np.stack([waves(20, 2), 3 * waves(20, 2)])[None]
     found = mode_strengths(light, 3)

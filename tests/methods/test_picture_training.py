@@ -69,7 +69,8 @@ def test_one_step_is_that_of_pytorch():
         sgd.zero_grad()
         torch.nn.functional.cross_entropy(classifier.network(own, images), labels).backward()
         sgd.step()
-    torch.testing.assert_close(theta, own.detach(), rtol=1e-4, atol=1e-6)
+    # Without the decay weights would be off by 1e-5.
+    torch.testing.assert_close(theta, own.detach(), rtol=0, atol=2e-6)
 
 
 def test_the_same_generator_gives_the_same_network():
