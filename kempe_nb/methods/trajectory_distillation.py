@@ -2,7 +2,7 @@
 
 An iteration takes the next expert and a start epoch s among the first K, trains a student from the
 expert's parameters theta*_s on the synthetic images for N steps with the learned rate alpha, and
-moves images and log alpha along the exact gradient of
+moves images and log alpha along the gradient (exact, unless another is asked for) of
 
     Loss = |theta_N - theta*_(s + E)|^2 / |theta*_s - theta*_(s + E)|^2
 
@@ -49,12 +49,14 @@ from kempe_nb.methods.expert_trajectories import (
     checked_name,
 )
 from kempe_nb.methods.student_rates import Rates, descended, is_log_alpha
-from kempe_nb.methods.trajectory_matching import Student, match, probe
+from kempe_nb.methods.trajectory_matching import Student, match, match_without_hessians, probe
 from kempe_nb.methods.unrolled import Batch
 
 EACH = "each epoch"
 ALPHAS = "one", EACH
 STARTS = "cycle", "uniform"
+EXACT = "exact"
+GRADIENTS = EXACT, "without hessians"
 
 # Seeds of what is drawn in an iteration, beside those of experts; `augmentation` has 3.
 _ORDER, _START, _PANEL, _AUGMENT = 6, 7, 8, 9
@@ -85,6 +87,8 @@ class Settings:
         times as large.
     start : str
         Start epochs are met in a "cycle", iteration mod K, or are "uniform" in the pool.
+    gradient : str
+        "exact", or "without hessians", as TESLA has it; see `trajectory_matching`.
     iterations : int
         The run ends after these, or before where the pool says so.
     per_class : int or None
@@ -103,6 +107,7 @@ class Settings:
     log_alpha_rate: float = 0.01
     alphas: str = "one"
     start: str = "cycle"
+    gradient: str = EXACT
     iterations: int = 1000
     per_class: int | None = None
     augmentation: str | None = None
@@ -114,6 +119,7 @@ class Settings:
             raise TypeError(f"pool is a {kind}; accepted is Fixed, Growing or SelfAdaptive")
         checked_choice(self.alphas, "alphas", ALPHAS)
         checked_choice(self.start, "start", STARTS)
+        checked_choice(self.gradient, "gradient", GRADIENTS)
         for name in ("steps", "distance", "iterations", "per_class"):
             value = getattr(self, name)
             if name != "per_class" or value is not None:
@@ -291,7 +297,8 @@ class TrajectoryDistillation(Resumable):
         batch = self._batch()
         beyond = self._probe(expert, batch, where) if settings.pool.probes(state.stage) else None
         pair = self.experts.pair(expert, start, settings.distance)
-        found = match(self._student(start, batch), *pair)
+        find = match if settings.gradient == EXACT else match_without_hessians
+        found = find(self._student(start, batch), *pair)
         numbers = found.loss, *found.gradients, found.log_rate
         self._refuse_not_finite(f"the gradient of {where}", *numbers)
         image_rate = settings.image_rate * settings.pool.factor(state.stage)
