@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from kempe_nb.methods.picture_training import Classifier, turned_at_random
+from kempe_nb.methods.picture_training import Classifier, taught, turned_at_random
 
 
 def labelled(count=24, side=16, seed=0):
@@ -114,3 +114,63 @@ def test_a_training_that_diverges_says_so():
 def test_pictures_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="accepted is"):
         turned_at_random(torch.zeros(1, 3, 4, 5), np.random.default_rng(0))
+
+
+def test_taught_judges_by_the_rate_that_is_best_on_the_first_part():
+    classifier, (images, labels) = Classifier((3, 16, 16), 2, width=4, depth=2), labelled()
+    parts = [labelled(100, seed=1), labelled(100, seed=2)]
+    rates, networks = (1e-6, 0.05), 2
+
+    def each_rate(parts):
+        rng = np.random.default_rng(3)
+        thetas = [
+            [
+                classifier.train(images, labels, rng, steps=30, rate=rate, batch=len(images))
+                for _ in range(networks)
+            ]
+            for rate in rates
+        ]
+        return np.array(
+            [[np.mean([classifier.accuracy(t, *p) for t in own]) for p in parts] for own in thetas]
+        )
+
+    for first in (0, 1):
+        ordered = [parts[first], parts[1 - first]]
+        by_rate = each_rate(ordered)
+        found = taught(
+            classifier,
+            *(images, labels, ordered, np.random.default_rng(3)),
+            rates=rates,
+            steps=30,
+            networks=networks,
+        )
+        assert found == pytest.approx(by_rate[by_rate[:, 0].argmax()])
+    # Read backwards, the rate that hardly learns is the better one.
+    images_of, classes = parts[0]
+    swapped = each_rate([(images_of, 1 - classes), parts[1]])
+    assert swapped[:, 0].argmax() == 0
+    found = taught(
+        classifier,
+        *(images, labels, [(images_of, 1 - classes), parts[1]], np.random.default_rng(3)),
+        rates=rates,
+        steps=30,
+        networks=networks,
+    )
+    assert found == pytest.approx(swapped[0])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"rates": ()}, "rates is empty"),
+        ({"parts": []}, "parts is empty"),
+        ({"networks": 0}, "networks is 0"),
+        ({"rates": (-0.1,)}, "rate is -0.1"),
+    ],
+)
+def test_taught_refuses_what_teaches_nothing(wrong, message):
+    classifier, (images, labels) = Classifier((3, 16, 16), 2, width=4, depth=2), labelled()
+    kinds = {"parts": [(images, labels)], "rates": (0.01,), "networks": 1, "steps": 1} | wrong
+    parts = kinds.pop("parts")
+    with pytest.raises(ValueError, match=message):
+        taught(classifier, images, labels, parts, np.random.default_rng(0), **kinds)
