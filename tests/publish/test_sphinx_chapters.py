@@ -68,6 +68,19 @@ TRUE = """```{is-it-true}
   known: abstract
   claims: [1_first/a, 1_first/b]
   found: Only one.
+- paper: Everything falls.
+  known: abstract
+  against: [1_first/a]
+  found: It rises.
+- paper: Something falls.
+  known: abstract
+  claims: [2_second/a]
+  against: [1_first/a]
+  found: Here it does, there it rises.
+- paper: Nothing rises.
+  known: abstract
+  against: [1_first/b]
+  found: Our claim that it does turned out otherwise.
 - paper: On a large machine.
   known: Table 3
   verdict: not tested
@@ -83,12 +96,15 @@ def test_the_verdict_on_the_paper_is_that_of_its_claims(build):
     assert warnings == ""
     found = cells(page)
     assert [row[2] for row in found] == [
-        *("✓ holds", "≠ differs", "◐ partly", "○ not tested", "○ not tested"),
+        *("✓ holds", "≠ differs", "◐ partly", "≠ differs", "◐ partly", "◐ partly"),
+        *("○ not tested", "○ not tested"),
     ]
     assert found[0][0] == "Everything rises. Known from: abstract."
     assert found[0][1].startswith("It rises, ✓ holds 1.25 s")
     assert found[0][3] == "The first lesson The second lesson"
-    assert [row[3] for row in found[1:]] == ["The first lesson", "The first lesson", "", ""]
+    first, second = "The first lesson", "The second lesson"
+    assert [row[3] for row in found[1:6]] == [first, first, first, f"{second} {first}", first]
+    assert [row[3] for row in found[6:]] == ["", ""]
     links = [a["href"] for a in page.select("td:nth-of-type(4) a")]
     assert links[:2] == ["1_first.html", "2_second.html"]
     assert page.select_one("td em").get_text() == "Everything"
@@ -111,6 +127,10 @@ def test_a_claim_that_the_table_names_and_nobody_checked_is_a_warning(build):
         ("- paper: p\n  found: f\n  known: k\n  verdict: holds", "verdict is 'holds'"),
         (
             "- paper: p\n  found: f\n  known: k\n  verdict: not tested\n  claims: [1_first/a]",
+            "and no claims beside it",
+        ),
+        (
+            "- paper: p\n  found: f\n  known: k\n  verdict: not tested\n  against: [1_first/a]",
             "and no claims beside it",
         ),
     ],

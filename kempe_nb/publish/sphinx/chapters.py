@@ -72,10 +72,14 @@ class _FromYaml(SphinxDirective):
 
 
 class IsItTrueDirective(_FromYaml):
-    """What a paper says, what we found, and the verdict of the claims that tested it."""
+    """What a paper says, what we found, and the verdict of the claims that tested it.
+
+    A claim in `against` says the opposite of the paper: where it holds, the paper's statement
+    differs from what we found.
+    """
 
     required = ("paper", "known", "found")
-    optional = ("claims", "verdict")
+    optional = ("claims", "against", "verdict")
 
     def run(self) -> list[nodes.Node]:
         head = ("The paper says", "We found", "Verdict", "Where")
@@ -83,23 +87,27 @@ class IsItTrueDirective(_FromYaml):
         return [table(head, rows, classes=["kempe-true", "kempe-stacked"])]
 
     def _row(self, entry: dict) -> list[list[nodes.Node]]:
-        names = entry.get("claims") or []
-        if entry.get("verdict", "not tested") != "not tested" or (names and entry.get("verdict")):
+        names, against = entry.get("claims") or [], entry.get("against") or []
+        tested = names or against
+        if entry.get("verdict", "not tested") != "not tested" or (tested and entry.get("verdict")):
             raise self.error(
                 f"verdict is {entry['verdict']!r}: the claims decide; accepted is only "
                 "'not tested', and no claims beside it"
             )
-        found = {name: find_claim(self.env, name) for name in names}
+        found = {name: find_claim(self.env, name) for name in (*names, *against)}
         for name, (docname, claim) in found.items():
             if claim is None:
                 warn_of_unknown(name, docname, self.get_location())
-        known = [(docname, claim) for docname, claim in found.values() if claim]
-        verdict = verdict_of(claim["verdict"] for _, claim in known)
+        known = {name: both for name, both in found.items() if both[1]}
+        verdict = verdict_of(
+            against_paper(claim["verdict"]) if name in against else claim["verdict"]
+            for name, (_, claim) in known.items()
+        )
         mark = nodes.inline(
             text=f"{SAID[verdict]} {verdict}",
             classes=["kempe-verdict", f"kempe-{verdict.replace(' ', '-')}"],
         )
-        pages = dict.fromkeys(docname for docname, _ in known)
+        pages = dict.fromkeys(docname for docname, _ in known.values())
         where = [
             nodes.paragraph("", "", link(self.env, page, "", title_of(self.env, page)))
             for page in pages
@@ -107,6 +115,11 @@ class IsItTrueDirective(_FromYaml):
         said = self.inline(entry["paper"])
         said += [nodes.paragraph(text=f"Known from: {entry['known']}.", classes=["kempe-known"])]
         return [said, self.inline(entry["found"]), [nodes.paragraph("", "", mark)], where]
+
+
+def against_paper(verdict: str) -> str:
+    """Return the verdict on a paper's statement of a claim that says the opposite."""
+    return "differs" if verdict == "holds" else "partly"
 
 
 def verdict_of(verdicts: Iterable[str]) -> str:
