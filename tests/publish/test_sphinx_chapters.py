@@ -133,6 +133,10 @@ def test_a_claim_that_the_table_names_and_nobody_checked_is_a_warning(build):
             "- paper: p\n  found: f\n  known: k\n  verdict: not tested\n  against: [1_first/a]",
             "and no claims beside it",
         ),
+        (
+            "- paper: p\n  found: f\n  known: k\n  claims: [1_first/a]\n  against: [1_first/a]",
+            "['1_first/a'] in claims and in against",
+        ),
     ],
 )
 def test_a_mistake_in_the_entries_is_named(build, text, message):

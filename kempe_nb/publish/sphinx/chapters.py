@@ -75,7 +75,7 @@ class IsItTrueDirective(_FromYaml):
     """What a paper says, what we found, and the verdict of the claims that tested it.
 
     A claim in `against` says the opposite of the paper: where it holds, the paper's statement
-    differs from what we found.
+    differs from what we found; where it does not, neither side has it, and the verdict is "partly".
     """
 
     required = ("paper", "known", "found")
@@ -94,11 +94,13 @@ class IsItTrueDirective(_FromYaml):
                 f"verdict is {entry['verdict']!r}: the claims decide; accepted is only "
                 "'not tested', and no claims beside it"
             )
+        if both := set(names) & set(against):
+            raise self.error(f"{sorted(both)} in claims and in against; accepted is one of the two")
         found = {name: find_claim(self.env, name) for name in (*names, *against)}
         for name, (docname, claim) in found.items():
             if claim is None:
                 warn_of_unknown(name, docname, self.get_location())
-        known = {name: both for name, both in found.items() if both[1]}
+        known = {name: place for name, place in found.items() if place[1]}
         verdict = verdict_of(
             against_paper(claim["verdict"]) if name in against else claim["verdict"]
             for name, (_, claim) in known.items()
@@ -118,7 +120,7 @@ class IsItTrueDirective(_FromYaml):
 
 
 def against_paper(verdict: str) -> str:
-    """Return the verdict on a paper's statement of a claim that says the opposite."""
+    """Return what the verdict of a claim that says the opposite is for the paper's statement."""
     return "differs" if verdict == "holds" else "partly"
 
 
