@@ -335,6 +335,10 @@ class _SparingEngine(NBClientEngine):
 
 papermill_engines.register("sparing", _SparingEngine)
 
+#: What jupyter_client says of a kernel that ends before its first reply. It chooses the ports of a
+#: kernel and frees them again until the kernel takes them; another process may be faster.
+NEVER_STARTED = "Kernel died before replying to kernel_info"
+
 
 def papermill_run(
     source: str | nbformat.NotebookNode,
@@ -345,22 +349,32 @@ def papermill_run(
     cwd: str,
     progress_bar: Mapping | bool = False,
 ) -> nbformat.NotebookNode:
-    """Execute a notebook, given by its path or as it is, with a file for its facts."""
+    """Execute a notebook, given by its path or as it is, with a file for its facts.
+
+    A kernel that never started has run nothing, so it is started again, twice at most; then, and
+    when it dies in a cell, the error is a DeadKernelError.
+    """
     # VARIABLE tells the notebook that it is published, and where its facts go. A second thread for
     # products of small matrices makes them several times slower as soon as both cores have work.
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "1")
     variables = {record.VARIABLE: str(facts_file), "OPENBLAS_NUM_THREADS": threads}
     with environment(**variables, **{record.LIVE: None}):
-        return papermill.execute_notebook(
-            source,
-            str(output),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            engine_name="sparing",
-            cwd=cwd,
-            progress_bar=progress_bar,
-            log_output=False,
-        )
+        for _ in range(3):
+            try:
+                return papermill.execute_notebook(
+                    source,
+                    str(output),
+                    parameters=dict(parameters),
+                    kernel_name="python3",
+                    engine_name="sparing",
+                    cwd=cwd,
+                    progress_bar=progress_bar,
+                    log_output=False,
+                )
+            except RuntimeError as error:
+                if str(error) != NEVER_STARTED:
+                    raise
+    raise DeadKernelError("The kernel did not start, three times.")
 
 
 def _facts_of_run(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> dict:

@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from kempe_nb.notebook import cache, record
 from kempe_nb.publish.accept import CLAIM_TAGS
-from kempe_nb.publish.execute import papermill_run, read_facts
+from kempe_nb.publish.execute import NEVER_STARTED, papermill_run, read_facts
 from tests.notebooks.book import NOTEBOOKS, each_notebook, facts_of
 
 pytestmark = pytest.mark.slow
@@ -45,13 +45,17 @@ def nbval(path, record_file, cache_folder):
         # As the executor of the book has it.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }
-    ran = subprocess.run(
-        [*command, "--nbval-lax", "--rootdir", str(path.parent), "-c", "/dev/null", str(path)],
-        capture_output=True,
-        text=True,
-        cwd=path.parent,
-        env=environment,
-    )
+    for _ in range(3):
+        ran = subprocess.run(
+            [*command, "--nbval-lax", "--rootdir", str(path.parent), "-c", "/dev/null", str(path)],
+            capture_output=True,
+            text=True,
+            cwd=path.parent,
+            env=environment,
+        )
+        # A kernel that never started has run nothing: neither a pass nor a failure of the page.
+        if NEVER_STARTED not in ran.stdout:
+            break
     return ran.returncode, ran.stdout
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import papermill.engines
 import pytest
+from jupyter_client.asynchronous import AsyncKernelClient
 
 import kempe_nb
 from kempe_nb.__main__ import main
@@ -64,6 +65,25 @@ def test_products_run_in_one_thread_unless_the_reader_says_otherwise(
     write("small", f"import os; assert os.environ['OPENBLAS_NUM_THREADS'] == '{chosen or 1}'")
     assert main(["run"]) == 0
     assert os.environ.get("OPENBLAS_NUM_THREADS") == chosen
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_a_kernel_that_never_started_is_started_again(project, write, capfd, monkeypatch, lost):
+    write("small", "print(6 * 7)")
+    started, start = [], AsyncKernelClient.wait_for_ready
+
+    async def ready(client, timeout):
+        started.append(client)
+        if len(started) <= lost:
+            raise RuntimeError(execute.NEVER_STARTED)
+        await start(client, timeout)
+
+    monkeypatch.setattr(AsyncKernelClient, "wait_for_ready", ready)
+    assert main(["run"]) == (lost == 3)
+    out, err = capfd.readouterr()
+    assert len(started) == 3
+    assert ("1 of 1 claims hold" in out) == (lost == 2)
+    assert ("the kernel died" in out + err) == (lost == 3)
 
 
 def test_the_notebook_is_written_a_few_times_however_many_cells_it_has(project, write, monkeypatch):
