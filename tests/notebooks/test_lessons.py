@@ -187,7 +187,7 @@ def test_every_claim_has_a_kind_and_is_said_in_a_sentence_of_its_page(name):
 def test_a_lesson_has_one_to_three_sliders_and_stays_within_its_budget(name):
     facts = facts_of(name)
     assert 1 <= facts.get("sliders", 0) <= 3
-    # 40 seconds on two cores, as seconds of the processor: a busy machine makes no difference.
+    # 40 seconds on two cores, as seconds of the processor: a busy machine adds a quarter, no more.
     assert facts["cpu_seconds"] <= 80
 
 
