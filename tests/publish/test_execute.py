@@ -142,10 +142,14 @@ def test_a_killed_kernel_is_reported_and_costs_nothing(project, write, capfd):
     write("chapter", "x = 1")
     assert main(["run"]) == 0
     good = bytes_of(project, "chapter")
-    write("chapter", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    tried = project.root / "tried"
+    mark = f"open({str(tried)!r}, 'a').write('x')\n"
+    write("chapter", f"import os, signal\n{mark}os.kill(os.getpid(), signal.SIGKILL)")
     capfd.readouterr()
     assert main(["run"]) == 1
     assert "the kernel died in 'import os, signal'; read" in capfd.readouterr().out
+    # What killed one kernel is not tried on another.
+    assert tried.read_text() == "x"
     assert bytes_of(project, "chapter") == good
     assert not [name for name in files(project) if name.startswith(".run")]
 
