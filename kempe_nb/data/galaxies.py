@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 from scipy.special import gamma, gammaincinv
 
 from kempe_nb.checks import (
@@ -206,21 +206,29 @@ def render(
     # A margin, so that the blur brings light in from beyond the edge as it takes light out.
     margin = math.ceil(4 * blur)
     side = size + 2 * margin
+    gather = _gathering(side, margin, blur)
     # Symmetric about the middle to the last bit, so a picture may be turned.
     steps = (np.arange(SAMPLES * side) - (SAMPLES * side - 1) / 2) / (SAMPLES * size)
     pictures = np.empty((len(galaxies), 3, size, size), np.float32)
     for number in range(len(galaxies)):
         own = {each.name: getattr(galaxies, each.name)[number] for each in fields(galaxies)}
         light = _light(own, steps[None, :], -steps[:, None]) / size**2
-        if blur:
-            # Of samples and not of pixels, on which a narrow Gaussian has another width.
-            width = SAMPLES * blur
-            light = gaussian_filter(light, (0, width, width), mode="nearest", truncate=4.0)
-        light = light.reshape(3, side, SAMPLES, side, SAMPLES).mean((2, 4))
-        pictures[number] = light[:, margin : margin + size, margin : margin + size]
+        pictures[number] = gather @ light @ gather.T
     if noise:
         pictures += noise * generator.standard_normal(pictures.shape, np.float32)
     return pictures
+
+
+def _gathering(side: int, margin: int, blur: float) -> np.ndarray:
+    """Return what blurs samples, takes means over pixels and cuts the margin off, one direction.
+
+    float64 [side - 2 margin, SAMPLES side]
+    """
+    samples = np.eye(SAMPLES * side)
+    if blur:
+        # Of samples and not of pixels, on which a narrow Gaussian has another width.
+        samples = gaussian_filter1d(samples, SAMPLES * blur, 0, mode="nearest", truncate=4.0)
+    return samples.reshape(side, SAMPLES, -1).mean(1)[margin : side - margin]
 
 
 def _check_generator(generator: object) -> None:
@@ -239,21 +247,32 @@ def _light(own: Mapping[str, float], x: np.ndarray, y: np.ndarray) -> np.ndarray
     disk = _sersic(along, across, own["disk_radius"], DISK_INDEX, ratio)
     # In the plane of the disk.
     deep = across / ratio
+    share = 1 - own["bulge"] - own["bar"]
+    colours = {name: np.array(each)[:, None, None] for name, each in COLOURS.items()}
+    bright, tint = own["bulge"] * bulge, colours["disk"]
+    # Most galaxies have no bar or no arms, and need not wait for them.
+    if own["bar"]:
+        bright = bright + own["bar"] * _bar(own, along, deep)
+    if own["arms"]:
+        tint = tint + colours["arms"] * _arms(own, along, deep)
+    return own["flux"] * (colours["bulge"] * bright + share * disk * tint)
+
+
+def _arms(own: Mapping[str, float], along: np.ndarray, deep: np.ndarray) -> np.ndarray:
+    """Return the wave of two spiral arms, whose mean over each circle is zero."""
     radius = np.hypot(along, deep) / own["disk_radius"]
     turn = 2 * (np.arctan2(deep, along) - np.log(radius + 1e-6) / math.tan(own["pitch"]))
-    # Arms begin outside of the middle; their mean over each circle is zero.
-    wave = own["arms"] * np.cos(turn) * -np.expm1(-((radius / 0.5) ** 2))
+    # Arms begin outside of the middle.
+    return own["arms"] * np.cos(turn) * -np.expm1(-((radius / 0.5) ** 2))
+
+
+def _bar(own: Mapping[str, float], along: np.ndarray, deep: np.ndarray) -> np.ndarray:
+    """Return the light of a bar per area, with a total of one."""
     cos, sin = math.cos(own["bar_angle"]), math.sin(own["bar_angle"])
     length = own["bar_length"]
     oval = ((cos * along + sin * deep) / length) ** 2
     oval = oval + ((cos * deep - sin * along) / (BAR_WIDTH * length)) ** 2
-    bar = np.exp(-(oval**2)) / (math.pi**1.5 / 2 * BAR_WIDTH * length**2 * ratio)
-    share = 1 - own["bulge"] - own["bar"]
-    colours = {name: np.array(each)[:, None, None] for name, each in COLOURS.items()}
-    return own["flux"] * (
-        colours["bulge"] * (own["bulge"] * bulge + own["bar"] * bar)
-        + share * disk * (colours["disk"] + colours["arms"] * wave)
-    )
+    return np.exp(-(oval**2)) / (math.pi**1.5 / 2 * BAR_WIDTH * length**2 * own["disk_ratio"])
 
 
 def stretched(pictures: np.ndarray, softening: float) -> np.ndarray:
