@@ -87,7 +87,9 @@ def subwords(training: Corpus, *others: Corpus, size: int = 1_000) -> tuple[Subw
     size = checked_integer(size, "size", 2)
     processor = _processor(training, size)
     vocabulary = tuple(map(processor.id_to_piece, range(processor.get_piece_size())))
-    return tuple(Subwords(_encoded(corpus, processor), vocabulary) for corpus in (training, *others))
+    return tuple(
+        Subwords(_encoded(corpus, processor), vocabulary) for corpus in (training, *others)
+    )
 
 
 def _processor(corpus: Corpus, size: int) -> sentencepiece.SentencePieceProcessor:

@@ -102,7 +102,7 @@ def stored(name: str, folder: Path | None = None) -> Stored:
     Parameters
     ----------
     name : str
-        "CHAPTER/TABLE", as in "model_collapse/laws".
+        "CHAPTER/TABLE", as in "model_collapse/gcd".
     folder : path, optional
         Where the chapters are; by default book/chapters of the checkout around the current folder.
 

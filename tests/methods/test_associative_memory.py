@@ -388,3 +388,16 @@ def recall(law=(0.5, 0.5), labels=(0, 1), weights=(1.0, 1.0), width=3):
 def test_bad_input_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@given(st.integers(0, 2**32 - 1))
+@few
+def test_inputs_that_are_never_asked_about_disturb_the_others_all_the_same(seed):
+    law = np.random.default_rng(seed).dirichlet(np.ones(40))
+    labels, weights = np.arange(40) % 3, associative.storage_weights(zipf_law(40), "frequency")
+    # The expected error is linear in the law of the questions, also where that is zero.
+    halves = [np.where(np.arange(40) % 2 == half, law, 0) for half in (0, 1)]
+    whole, *parts = (
+        associative.expected_recall_error(each, labels, weights, 16) for each in (law, *halves)
+    )
+    np.testing.assert_allclose(sum(parts), whole, rtol=1e-12)

@@ -17,7 +17,7 @@ from kempe_nb.publish.project import KERNELS, Project, chapter_of, code_cells, p
 PROJECT = Project.find(Path(__file__).parent)
 #: Papers that are still one notebook. They keep the rules that they were written by, and are exempt
 #: from those of lessons until an issue of their own makes lessons of them.
-OLD_FORM = ("dataset_distillation", "goldilocks_zone", "model_collapse")
+OLD_FORM = ("dataset_distillation", "goldilocks_zone")
 
 NOTEBOOKS = PROJECT.notebooks()
 LESSONS = {
