@@ -34,6 +34,8 @@ PLAIN = {
     "pitch": 0.4,
 }
 
+few = settings(max_examples=20, deadline=None)
+
 
 def galaxy(**changed):
     return Galaxies(**{name: [value] for name, value in (PLAIN | changed).items()})
@@ -92,6 +94,16 @@ def test_arms_add_no_light_to_any_circle_and_have_two_fold_symmetry():
         assert abs(float(wave[ring].mean())) < 0.01 * float(np.abs(wave[ring]).max())
         assert np.abs(wave[ring]).max() > 0.3 * plain.mean(0)[ring].min()
     np.testing.assert_allclose(wave, wave[::-1, ::-1], atol=1e-6)
+
+
+@few
+@given(st.floats(0.01, 1.0), st.floats(0.01, 1.0))
+def test_faint_arms_and_bars_are_drawn_in_proportion(contrast, share):
+    for whole, part in (({"arms": 1.0}, {"arms": contrast}), ({"bar": 1.0}, {"bar": share})):
+        ((name, weight),) = part.items()
+        none, all_of_it, some = (render(galaxy(**own), 24) for own in ({name: 0.0}, whole, part))
+        expected = none + weight * (all_of_it.astype(np.float64) - none)
+        np.testing.assert_allclose(some, expected, rtol=1e-4, atol=1e-6 * float(none.max()))
 
 
 def test_an_arm_has_its_pitch():
